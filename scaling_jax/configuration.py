@@ -1,0 +1,140 @@
+"""Gin files, search paths and bindings parsed in one place, with errors a person can act on."""
+
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import tokenize
+from collections.abc import Sequence
+from pathlib import Path
+
+import gin
+
+from scaling_jax.errors import InputError, did_you_mean
+
+# The copy inside an installed package, and the checkout that this file stands in.
+CONFIG_FOLDERS = (str(Path(__file__).parent), str(Path(__file__).parents[1]))
+
+
+def parse(
+    gin_files: Sequence[str],
+    bindings: Sequence[str] = (),
+    search_paths: Sequence[str] = (),
+    imports: Sequence[str] = (),
+) -> None:
+    """Replaces the whole gin configuration by these files, then these bindings.
+
+    Args:
+        gin_files: files, looked for in the working folder, in `search_paths`, beside the installed package.
+        bindings: `NAME=VALUE` strings that override the files.
+        search_paths: more folders to look in.
+        imports: modules (`package.module`) or files (`path/to/file.py`) that register configurables.
+
+    Raises:
+        InputError: a file that is not found, a syntax error, a name that does not exist (with the nearest).
+    """
+    gin.clear_config()
+    for name in imports:
+        import_module(name)
+    folders = (*search_paths, *CONFIG_FOLDERS)
+    for path in folders:
+        _add_search_path(path)
+    for file in gin_files:
+        if not any(os.path.isfile(os.path.join(folder, file)) for folder in ("", *folders)):
+            raise InputError(f"no gin file {file}: looked in the working folder, {', '.join(folders)}")
+    source = ", ".join(gin_files) or "the bindings"
+    try:
+        with gin.unlock_config():
+            gin.parse_config_files_and_bindings(
+                list(gin_files), [_quoted(binding) for binding in bindings], finalize_config=True
+            )
+    except (ValueError, SyntaxError, OSError, ImportError, TypeError, tokenize.TokenError) as error:
+        raise InputError(f"{source}: {_explain(error)}") from error
+
+
+def _add_search_path(path: str) -> None:
+    if path not in gin.config._LOCATION_PREFIXES:  # gin keeps every call's path for good
+        gin.add_config_file_search_path(path)
+
+
+def import_module(name: str) -> None:
+    """Imports `package.module` or a file outside the package, for what it registers.
+
+    Raises:
+        InputError: no such module or file.
+    """
+    try:
+        if name.endswith(".py"):
+            spec = importlib.util.spec_from_file_location(Path(name).stem, name)
+            spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        else:
+            importlib.import_module(name)
+    except (ImportError, OSError) as error:
+        raise InputError(f"cannot import {name}: {error}") from error
+
+
+def resolved() -> str:
+    """Every binding in force, macros included, as gin text that can be parsed again."""
+    return gin.config_str(max_line_length=100)
+
+
+def add_arguments(parser) -> None:
+    """The flags that every gin-driven verb takes."""
+    parser.add_argument("--gin_file", action="append", default=[], metavar="FILE", help="gin file; may be repeated")
+    parser.add_argument(
+        "--gin_search_paths", default="", metavar="DIRS", help="comma-separated folders to look for gin files in"
+    )
+    parser.add_argument(
+        "--gin_import", action="append", default=[], metavar="MODULE", help="module or .py file of your own to load first"
+    )
+    parser.add_argument(
+        "--gin", action="append", default=[], metavar="NAME=VALUE", help="binding; also as --gin.NAME=VALUE"
+    )
+
+
+def parse_arguments(arguments, imports: Sequence[str] = ()) -> None:
+    """Parses what `add_arguments` collected; `imports` are the modules whose configurables the verb uses."""
+    if not arguments.gin_file and not arguments.gin:
+        raise InputError("no configuration: give --gin_file FILE (see gin_configs/) or --gin.NAME=VALUE")
+    paths = [path for path in arguments.gin_search_paths.split(",") if path]
+    parse(arguments.gin_file, arguments.gin, paths, [*imports, *arguments.gin_import])
+
+
+def split_gin_flags(argv: Sequence[str]) -> list[str]:
+    """Rewrites T5X-style `--gin.NAME=VALUE` flags to `--gin NAME=VALUE`."""
+    return [part for flag in argv for part in (("--gin", flag[6:]) if flag.startswith("--gin.") else (flag,))]
+
+
+def _quoted(binding: str) -> str:
+    """Lets `NAME=some text` pass without quotes inside quotes: a value gin cannot read is a string."""
+    name, separator, value = binding.partition("=")
+    if not separator:
+        raise InputError(f"binding {binding!r}: write NAME=VALUE")
+    value = value.strip()
+    try:
+        gin.config.parse_value(value)
+    except (SyntaxError, ValueError):
+        value = repr(value)
+    return f"{name.strip()} = {value}"
+
+
+def _explain(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    unknown = re.search(r"No configurable matching (?:reference )?'@?([^'()]+)(?:\(\))?'", text)
+    if unknown:
+        registered = [entry.name for entry in gin.config._REGISTRY._selector_map.values()]  # gin offers no public list
+        return f"{text}{did_you_mean(unknown.group(1).split('/')[-1], registered)}"
+    macro = re.search(r"No bindings specified for '([^']+)/gin.macro'", text)
+    if macro:
+        return f"the macro %{macro.group(1)} is used and never set: add {macro.group(1)} = VALUE"
+    parameter = re.search(r"Configurable '([^']+)' doesn't have a parameter named '([^']+)'", text)
+    if parameter:
+        known = _parameters(parameter.group(1))
+        return f"{text}{did_you_mean(parameter.group(2), known)}"
+    return text
+
+
+def _parameters(selector: str) -> list[str]:
+    entry = gin.config._REGISTRY.get_match(selector)
+    return list(inspect.signature(entry.wrapped).parameters) if entry else []
