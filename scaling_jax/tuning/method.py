@@ -1,0 +1,93 @@
+"""What a tuning method is: a hook into the model, what it trains, and how its result is used.
+
+A method is one file of this folder (or a user's own file) with one frozen dataclass that derives
+from `TuningMethod` and is registered under its name. Its settings are gin bindings.
+
+What is trained is one tree, `tuned`; the rest is `base`, frozen. The gradient is taken of `tuned`
+alone and a tuning checkpoint is that tree.
+"""
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+import gin
+
+from scaling_jax.errors import InputError, did_you_mean
+from scaling_jax.models.hooks import Hook
+
+_METHODS: dict[str, type["TuningMethod"]] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class TuningMethod(Hook):
+    """Adds arrays to the model's `tuned` collection and trains those; the base stays as it is."""
+
+    @property
+    def tuning_size(self) -> int | None:
+        """Prompt length or rank; None for a method that has no size."""
+        return None
+
+    def resized(self, tuning_size: int) -> "TuningMethod":
+        """This method at another prompt length or rank.
+
+        Raises:
+            InputError: the method has no size.
+        """
+        raise InputError(f"{type(self).__name__} has no tuning size, {tuning_size} was asked for")
+
+    def variables(self, tuned: Any, base: Any) -> dict[str, Any]:
+        """Collections to apply the model with."""
+        return {"params": base, "tuned": tuned}
+
+    def start(self, base: Any, create: Callable[[Any], Any]) -> tuple[Any, Any]:
+        """(tuned, base) at step 0 from pretrained parameters.
+
+        `create(params)` runs the model once and returns the `tuned` collection that it made.
+        """
+        return create(base), base
+
+    def merge(self, tuned: Any, base: Any) -> Any:
+        """Parameters of a plain model that computes the same.
+
+        Raises:
+            InputError: the method cannot be merged.
+        """
+        raise InputError(f"{type(self).__name__} cannot be merged into the base model's parameters")
+
+
+def register(name: str) -> Callable[[type[TuningMethod]], type[TuningMethod]]:
+    """Class decorator: makes a method known by `name` to gin, studies and reports."""
+
+    def add(method: type[TuningMethod]) -> type[TuningMethod]:
+        _METHODS[name] = gin.configurable(name, module="tuning")(method)
+        return method
+
+    return add
+
+
+def method_names() -> tuple[str, ...]:
+    """Names of all registered methods."""
+    _find_own()
+    return tuple(sorted(_METHODS))
+
+
+def named_method(name: str, tuning_size: int | None = None) -> TuningMethod:
+    """The method `name` with its gin settings, at another tuning size if one is given.
+
+    Raises:
+        InputError: no such method, or a size for one that has none.
+    """
+    known = method_names()
+    if name not in known:
+        raise InputError(f"no tuning method {name!r}{did_you_mean(name, known)}")
+    method = _METHODS[name]()
+    return method if tuning_size is None else method.resized(tuning_size)
+
+
+def _find_own() -> None:
+    package = importlib.import_module("scaling_jax.tuning")
+    for info in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{info.name}")
