@@ -1,0 +1,129 @@
+"""Tasks by name: one file per task, found by its registration.
+
+A task is a function that takes its settings (gin bindings) and returns a `TextSource`:
+
+    @text_task(version=1, features=("inputs", "targets"), summary="sentence pairs of my own")
+    def my_task(path="pairs.txt"):
+        return TextSource(splits={"train": read_train, "dev": read_dev, "test": read_test})
+
+The function's name is the task's name, and its parameters are bound in gin (`my_task.path = ...`).
+A file outside the package works the same way when it is loaded by `--gin_import`. Nothing here or in
+a task's file imports seqio or TensorFlow: `seqio_tasks` makes a seqio task of the text when `prepare`
+asks for it.
+"""
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import gin
+
+from scaling_jax import tasks
+from scaling_jax.errors import InputError, did_you_mean
+
+PAIRS = ("inputs", "targets")
+DOCUMENTS = ("targets",)
+
+# Text in blocks of examples: {feature: strings}. Blocks, because a call per example costs more than the rest.
+Blocks = Iterator[Mapping[str, list[str]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSource:
+    """Text of a task.
+
+    Attributes:
+        splits: for `train`, `dev` and `test`, a function that reads the split from its beginning.
+        facts: gets the target tokens of each split, returns what is known of the data (such as its
+            entropy per token) for the store's manifest.
+        seed: seed of the data, if it has one.
+        identity: what the text depends on beyond the task's own parameters (hashes of files, settings
+            of a language), so that a store is not taken for up to date when it is not.
+        notes: lines worth telling the user.
+    """
+
+    splits: Mapping[str, Callable[[], Blocks]]
+    facts: Callable[[Mapping[str, int]], Mapping[str, Any]] = lambda target_tokens: {}
+    seed: int | None = None
+    identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class TextTask:
+    """A registered task; `call()` returns its `TextSource` under the gin bindings in force."""
+
+    name: str
+    version: int
+    features: tuple[str, ...]
+    summary: str
+    ends: tuple[str, ...]
+    call: Callable[..., TextSource]
+
+    @property
+    def versioned_name(self) -> str:
+        """The name in seqio's registry and in the store's manifest."""
+        return f"{self.name}_v{self.version}"
+
+
+_TASKS: dict[str, TextTask] = {}
+
+
+def text_task(
+    *, version: int, features: tuple[str, ...], summary: str, ends: tuple[str, ...] = ()
+) -> Callable[[Callable[..., TextSource]], Callable[..., TextSource]]:
+    """Registers a task's function under its own name.
+
+    Args:
+        version: raised whenever the same settings give other examples than before.
+        features: `PAIRS` for finetuning tasks, `DOCUMENTS` for pretraining text.
+        summary: one line.
+        ends: features whose sequences end in EOS; all of them where empty.
+    """
+
+    def register(function: Callable[..., TextSource]) -> Callable[..., TextSource]:
+        @functools.wraps(function)
+        def checked(*args: Any, **kwargs: Any) -> TextSource:
+            bound = inspect.signature(function).bind(*args, **kwargs)
+            bound.apply_defaults()
+            source = function(*bound.args, **bound.kwargs)
+            return dataclasses.replace(source, identity={**bound.arguments, **source.identity})
+
+        name = function.__name__
+        call = gin.configurable(name, module=function.__module__)(checked)
+        # A file may be loaded again (--gin_import in a notebook); the last one counts.
+        _TASKS[name] = TextTask(name, version, features, summary, ends or features, call)
+        return call
+
+    return register
+
+
+def load_all() -> None:
+    """Imports every module of this room that may hold a task."""
+    for info in pkgutil.walk_packages(tasks.__path__, f"{tasks.__name__}."):
+        if info.name.rsplit(".", 1)[1] != "seqio_tasks":
+            importlib.import_module(info.name)
+
+
+def all_tasks() -> dict[str, TextTask]:
+    """Every registered task by name."""
+    load_all()
+    return dict(sorted(_TASKS.items()))
+
+
+def find(name: str) -> TextTask:
+    """The task called `name`, with or without its version.
+
+    Raises:
+        InputError: no such task.
+    """
+    known = all_tasks()
+    versioned = {task.versioned_name: task for task in known.values()}
+    found = known.get(name) or versioned.get(name)
+    if found is None:
+        raise InputError(f"no task {name!r}{did_you_mean(name, known)}")
+    return found

@@ -1,0 +1,150 @@
+"""Vocabularies of a token store: SentencePiece trained here, a given model, or bytes.
+
+Ids of a vocabulary trained here are T5's: pad 0, end of sequence 1, unknown 2.
+"""
+
+import dataclasses
+import io
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import gin
+
+from scaling_jax import files
+from scaling_jax.data.store import VocabularyFile
+from scaling_jax.errors import InputError
+
+# Sums of floating-point numbers inside the trainer depend on the number of threads: fixed, not the machine's.
+_THREADS = 2
+_LONGEST_LINE_BYTES = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """A vocabulary that prepare can make.
+
+    Attributes:
+        settings: what it depends on, written to the manifest.
+        text: names of the stores whose training text it is trained on; None for all of them, an empty
+            tuple when it needs no text.
+        make: gets that text in blocks of lines and a folder to write to, returns the vocabulary.
+    """
+
+    settings: Mapping[str, Any]
+    text: tuple[str, ...] | None
+    make: Callable[[Iterator[str], Path], VocabularyFile]
+
+
+@gin.configurable(module="tasks")
+def sentencepiece(
+    size: int = 512,
+    algorithm: str = "unigram",
+    text: tuple[str, ...] | None = None,
+    lines: int = 200_000,
+    character_coverage: float = 1.0,
+    byte_fallback: bool = False,
+) -> Vocabulary:
+    """A SentencePiece vocabulary trained on the stores' own training text.
+
+    Args:
+        size: pieces, with pad, end of sequence, unknown.
+        algorithm: "unigram" or "bpe".
+        text: names of the stores to train on; all of them where None.
+        lines: at most this many lines (examples, or documents), the first of each store in equal shares.
+        character_coverage: share of the text's characters that get a piece; the rest is unknown.
+        byte_fallback: spell what is unknown in bytes (needs 256 pieces).
+
+    Raises:
+        InputError: unknown algorithm; `make` raises it when the text has too few pieces for the size.
+    """
+    if algorithm not in ("unigram", "bpe"):
+        raise InputError(f"sentencepiece.algorithm = {algorithm!r}: must be 'unigram' or 'bpe'")
+    options = {
+        "vocab_size": size,
+        "model_type": algorithm,
+        "character_coverage": character_coverage,
+        "byte_fallback": byte_fallback,
+    }
+
+    def make(text_lines: Iterator[str], folder: Path) -> VocabularyFile:
+        return _train(itertools.islice(text_lines, lines), folder, options)
+
+    settings = {"kind": "sentencepiece", "trained": True, "lines": lines, "text": text, **options}
+    return Vocabulary(settings, None if text is None else tuple(text), make)
+
+
+@gin.configurable(module="tasks")
+def sentencepiece_model(path: str | None = None) -> Vocabulary:
+    """A SentencePiece model made elsewhere, such as the one of a pretrained checkpoint.
+
+    Raises:
+        InputError: no such file, not a SentencePiece model, or one without an end-of-sequence piece.
+    """
+    if not path:
+        raise InputError("sentencepiece_model.path is not set: bind it to a .model file")
+    if not Path(path).is_file():
+        raise InputError(f"sentencepiece_model.path: no file {path}")
+    file = _open(Path(path))
+    settings = {"kind": "sentencepiece", "trained": False, "sha256": file.sha256()}
+    return Vocabulary(settings, (), lambda text_lines, folder: file)
+
+
+@gin.configurable(module="tasks")
+def byte_vocabulary() -> Vocabulary:
+    """UTF-8 bytes after pad, end of sequence and unknown: 259 ids, no file, no training."""
+    return Vocabulary({"kind": "bytes"}, (), lambda text_lines, folder: VocabularyFile("bytes", 259))
+
+
+def _train(text_lines: Iterator[str], folder: Path, options: Mapping[str, Any]) -> VocabularyFile:
+    import sentencepiece as library  # 40 ms that no other verb needs to pay
+
+    model = io.BytesIO()
+    try:
+        library.SentencePieceTrainer.train(
+            sentence_iterator=text_lines,
+            model_writer=model,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            num_threads=_THREADS,
+            max_sentence_length=_LONGEST_LINE_BYTES,
+            minloglevel=3,
+            **options,
+        )
+    except RuntimeError as error:
+        raise InputError(_explain(str(error), options["vocab_size"])) from error
+    return _open(files.write_bytes(folder / "vocabulary.model", model.getvalue()))
+
+
+def _explain(message: str, size: int) -> str:
+    largest = re.search(r"set it to a value <= (\d+)", message)
+    if largest:
+        return (
+            f"sentencepiece.size = {size}: the training text is too small for it, "
+            f"{largest.group(1)} is the largest that it allows"
+        )
+    characters = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
+    if characters:
+        return (
+            f"sentencepiece.size = {size}: the training text has more characters than that; give at least "
+            f"{characters.group(1)}, or bind sentencepiece.character_coverage below 1"
+        )
+    return f"sentencepiece.size = {size}: training failed ({' '.join(message.split())})"
+
+
+def _open(path: Path) -> VocabularyFile:
+    import sentencepiece as library
+
+    try:
+        processor = library.SentencePieceProcessor(model_file=str(path))
+    except (RuntimeError, OSError) as error:
+        raise InputError(f"{path}: not a SentencePiece model") from error
+    if processor.eos_id() < 0:
+        raise InputError(f"{path}: the model has no end-of-sequence piece, which every target must end in")
+    # Padding is masked wherever it is used, so a model without a pad piece may pad with id 0.
+    pad_id = max(processor.pad_id(), 0)
+    return VocabularyFile("sentencepiece", processor.get_piece_size(), path, pad_id, processor.eos_id(), processor.unk_id())
