@@ -1,0 +1,68 @@
+"""What each method cost at each model size, as measured by the runs."""
+
+import statistics
+
+from scaling_jax.reports import words
+from scaling_jax.reports.blocks import Cell, Paragraph, Section, Table
+from scaling_jax.reports.curves import colour_key
+from scaling_jax.reports.study_data import Run, Study
+
+_HEADER = ["Method", "Model", "Parameters", "Tuned", "Share", "s per run", "s per step", "Tokens/s",
+           "Peak memory", "Checkpoint"]
+
+
+def section(study: Study) -> Section:
+    """Medians over the finished runs of a method and model; time is summed over all runs."""
+    parts = []
+    for task in study.tasks:
+        rows = [_row(study, method, runs) for method in study.methods(task) for runs in _by_model(study, task, method)]
+        parts.append(Table(f"Costs, {task}", _HEADER, rows, text=(0, 1), caption=task if len(study.tasks) > 1 else ""))
+    total = sum(run.numbers.get("train_seconds", 0.0) for run in study.done)
+    device = study.description.get("device")
+    parts.append(Paragraph(
+        f"Medians over the finished runs of a row, measured on {device_text(device)}. All {len(study.done)} "
+        f"finetuning runs together trained for {words.seconds(total)}, pretraining not counted. Tuned: parameters "
+        "that training changes and an adapter checkpoint stores; share: of the base model. Peak memory is the "
+        "whole process, so where runs share a process it is an upper bound.", quiet=True))
+    return Section("costs", "Costs", "What it cost", parts)
+
+
+def device_text(device) -> str:
+    """The device of study.json in words; it may be text or an object."""
+    if isinstance(device, dict):
+        return ", ".join(f"{key} {value}" for key, value in device.items())
+    return str(device) if device else "a device the study did not record"
+
+
+def _by_model(study: Study, task: str, method: str) -> list[list[Run]]:
+    """Finished runs by model and tuning size, smallest first."""
+    groups: dict[tuple, list[Run]] = {}
+    for run in study.done:
+        if (run.task, run.method) == (task, method):
+            size = (run["non_embedding_params"], run.model, run.numbers.get("tuning_size", 0.0))
+            groups.setdefault(size, []).append(run)
+    return [groups[size] for size in sorted(groups)]
+
+
+def _row(study: Study, method: str, runs: list[Run]) -> list:
+    tuned, total = _median(runs, "tuning_params"), _median(runs, "model_params")
+    share = _percent(tuned / total) if tuned is not None and total else "–"
+    if method == "full" and tuned is None:
+        tuned, share = total, "100%"
+    size = runs[0].numbers.get("tuning_size")
+    label = words.method(method) + (f", size {size:.0f}" if size else "")
+    return [
+        Cell(label, key=colour_key(study, method)), runs[0].model, words.count(total), words.count(tuned), share,
+        words.number(_median(runs, "train_seconds")), words.number(_median(runs, "step_seconds"), 2),
+        words.count(_median(runs, "tokens_per_second")), words.bytes_text(_median(runs, "peak_memory_bytes")),
+        words.bytes_text(_median(runs, "checkpoint_bytes")),
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}%" if share >= 0.0995 else f"{100 * share:.2g}%"
+
+
+def _median(runs: list[Run], column: str) -> float | None:
+    values = [run.numbers[column] for run in runs if column in run.numbers]
+    return statistics.median(values) if values else None

@@ -1,0 +1,107 @@
+"""Loss against finetuning examples: the series behind the first picture and the panels per method."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from scaling_jax.reports import figures, theme, words
+from scaling_jax.reports.evidence import Fit, evaluate, find_fit, rows_of, x_column
+from scaling_jax.reports.figures import Crossing, Series
+from scaling_jax.reports.study_data import Run, Study
+from scaling_jax.reports.theme import Drawing
+
+_WIDE, _NARROW, _PANEL = (9.0, 4.1), (3.9, 3.5), (3.35, 3.0)
+
+
+def method_colour(study: Study, method: str) -> str:
+    """The light colour of a method, the same in every figure of a study."""
+    names = list(dict.fromkeys(run.method for run in study.runs))
+    return theme.category(names.index(method))
+
+
+def colour_key(study: Study, method: str) -> str:
+    """The CSS colour of a method's dot in a table."""
+    return theme.css_colour(method_colour(study, method))
+
+
+def series(
+    label: str, colour: str, label_colour: str, rows: Sequence[tuple[Run, bool]], fit: Fit | None, x: float
+) -> Series:
+    """Rows as points over examples, with the law at size `x` when there is a fit."""
+    examples = np.array([run["finetune_examples"] for run, _ in rows])
+    loss = np.array([run.loss for run, _ in rows])
+    held_out = np.array([hidden for _, hidden in rows], bool)
+    if fit is None:
+        return Series(label, colour, examples, loss, held_out, label_colour)
+    grid = np.geomspace(examples.min(), examples.max(), 60)
+    band = evaluate(fit, x, grid)
+    bounded = np.isfinite(band.low).all() and np.isfinite(band.high).all()
+    low, high = (band.low, band.high) if bounded else (np.empty(0), np.empty(0))
+    return Series(label, colour, examples, loss, held_out, label_colour, grid, band.value, low, high)
+
+
+def sizes(fit: Fit, rows: Sequence[tuple[Run, bool]]) -> list[float]:
+    """The distinct values of the law's X among `rows`, ascending."""
+    return sorted({run[x_column(fit)] for run, _ in rows})
+
+
+def methods_at_largest(study: Study, task: str, crossings: Sequence[Crossing]) -> tuple[Drawing, Drawing] | None:
+    """Loss against examples of every method at the largest model: for wide and for narrow screens."""
+    drawn, model = [], ""
+    for method in study.methods(task):
+        fit = find_fit(study, task, method, "model_size")
+        if fit is None:
+            continue
+        rows = rows_of(study, fit)
+        largest = max(sizes(fit, rows))
+        rows = [(run, hidden) for run, hidden in rows if run[x_column(fit)] == largest]
+        model = f"{rows[0][0].model} ({words.count(largest)} {words.column(x_column(fit))})"
+        colour = method_colour(study, method)
+        drawn.append(series(words.method(method), colour, colour, rows, fit, largest))
+    if not drawn:
+        return None
+    title = f"Test loss against finetuning examples by method, {model}"
+    description = "; ".join(
+        f"{one.label}: {words.loss(one.line_y[0])} at {words.count(one.line_x[0])} examples, "
+        f"{words.loss(one.line_y[-1])} at {words.count(one.line_x[-1])}"
+        for one in drawn
+    )
+    return tuple(
+        figures.curves(f"{name}-{task}", title, description, drawn, "Finetuning examples",
+                       f"Test loss ({words.LOSS_UNIT})", size=size, crossings=crossings)
+        for name, size in (("methods", _WIDE), ("methods-narrow", _NARROW))
+    )
+
+
+def panels(study: Study, task: str, factor: str) -> list[Drawing]:
+    """One panel per method: loss against examples, one line per size of `factor`, on one y range."""
+    drawn = []
+    for method in study.methods(task):
+        fit = find_fit(study, task, method, factor)
+        if fit is None:
+            continue
+        rows = rows_of(study, fit)
+        levels = sizes(fit, rows)
+        lines = [
+            series(words.count(level), theme.ordered(position, len(levels)), theme.INK,
+                   [(run, hidden) for run, hidden in rows if run[x_column(fit)] == level], fit, level)
+            for position, level in enumerate(levels)
+        ]
+        drawn.append((method, fit, lines))
+    if not drawn:
+        return []
+    everything = [line for _, _, lines in drawn for line in lines]
+    return [_panel(task, factor, method, fit, lines, figures.span(everything)) for method, fit, lines in drawn]
+
+
+def _panel(task: str, factor: str, method: str, fit: Fit, lines: Sequence[Series], y_range) -> Drawing:
+    x_name = words.column(x_column(fit))
+    ends = "; ".join(f"{line.label} {x_name}: {words.loss(line.line_y[0])} down to {words.loss(line.line_y[-1])}"
+                     for line in lines)
+    return figures.curves(
+        f"{factor.replace('_', '-')}-{task}-{method}",
+        f"{words.method(method)}: test loss against finetuning examples, one line per {words.factor(factor)}",
+        f"From the fewest to the most examples, by the fitted law: {ends}.",
+        lines, "Finetuning examples", f"Test loss ({words.LOSS_UNIT})",
+        size=_PANEL, heading=words.capital(words.method(method)), y_range=y_range,
+    )

@@ -1,0 +1,46 @@
+"""The sections of the report in reading order. A new section is one file and one line here."""
+
+from pathlib import Path
+
+from scaling_jax.reports import costs, crossings, curves, entropy, exponents, factors, held_out, provenance, words
+from scaling_jax.reports.blocks import Heading, Panels, Paragraph, Section
+from scaling_jax.reports.study_data import Study
+
+
+def all_sections(study: Study, page_folder: Path) -> list[Section]:
+    """Sections that have something to say about this study; links are relative to `page_folder`."""
+    sections = [
+        loss_section(study),
+        exponents.section(study),
+        held_out.section(study),
+        factors.section(study),
+        crossings.section(study),
+        costs.section(study),
+        entropy.section(study),
+        provenance.left_out_section(study, page_folder),
+        provenance.reproduce_section(study, page_folder),
+    ]
+    return [section for section in sections if section is not None]
+
+
+def loss_section(study: Study) -> Section:
+    """Loss against examples, one panel per method, one line per model size."""
+    parts: list = []
+    for task in study.tasks:
+        drawings = curves.panels(study, task, "model_size")
+        if not drawings:
+            continue
+        if len(study.tasks) > 1:
+            parts.append(Heading(task))
+        parts.append(Panels(drawings, (
+            "Each point is one run (seeds are separate points); hollow points were held out of the fit. Lines are "
+            f"the joint law fitted to all sizes of a method at once, bands its {exponents.level(study)} interval. "
+            f"Line labels: {_size_name(study, task)}.")))
+    if not parts:
+        parts.append(Paragraph("No joint law over model size could be fitted; the runs are listed at the end."))
+    return Section("loss", "Loss", "Loss against finetuning examples, by model size", parts)
+
+
+def _size_name(study: Study, task: str) -> str:
+    fit = next(fit for method in study.methods(task) if (fit := curves.find_fit(study, task, method, "model_size")))
+    return words.column(curves.x_column(fit))

@@ -1,0 +1,166 @@
+"""Reads a study folder for the report and refuses what cannot be shown."""
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scaling_jax import files
+from scaling_jax.errors import InputError, did_you_mean
+
+REQUIRED = ("run_id", "task", "method", "model", "non_embedding_params", "pretrain_tokens",
+            "finetune_examples", "loss", "status")
+SIZES = ("model_params", "non_embedding_params", "pretrain_tokens", "finetune_examples", "finetune_tokens",
+         "tuning_size", "tuning_params")
+_MEASURED = ("dev_loss", "loss", "bleu", "chrf", "rouge_l", "accuracy", "judge_score", "step_seconds",
+             "train_seconds", "tokens_per_second", "peak_memory_bytes", "checkpoint_bytes", "steps", "best_step",
+             "seed", "subset_seed")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of results.csv; `numbers` holds what was measured, absent where the cell is empty."""
+
+    line: int
+    run_id: str
+    task: str
+    method: str
+    model: str
+    status: str
+    reason: str
+    record: str
+    numbers: dict[str, float]
+
+    def __getitem__(self, column: str) -> float:
+        return self.numbers.get(column, math.nan)
+
+    @property
+    def loss(self) -> float:
+        """Nats per target token; NaN when not measured."""
+        return self["loss"]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the report is made of.
+
+    Attributes:
+        folder: the study folder.
+        description: study.json.
+        runs: all rows of results.csv.
+        fits: entries of fits.json.
+        decision: decision.json, {} when there is none.
+        facts: `facts` of the finetuning store's manifest, {} when unknown.
+    """
+
+    folder: Path
+    description: dict[str, Any]
+    runs: tuple[Run, ...]
+    fits: tuple[dict[str, Any], ...]
+    decision: dict[str, Any]
+    facts: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.description.get("name", self.folder.name))
+
+    @property
+    def done(self) -> tuple[Run, ...]:
+        """Finished rows that have a loss."""
+        return tuple(run for run in self.runs if run.status == "done" and math.isfinite(run.loss))
+
+    @property
+    def left_out(self) -> tuple[Run, ...]:
+        """Rows that carry no loss, with their reason."""
+        kept = set(map(id, self.done))
+        return tuple(run for run in self.runs if id(run) not in kept)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return _in_order(run.task for run in self.runs)
+
+    def methods(self, task: str) -> tuple[str, ...]:
+        """Methods of a task in the order of the table."""
+        return _in_order(run.method for run in self.runs if run.task == task)
+
+
+def read_study(folder: str | Path) -> Study:
+    """Reads study.json, results.csv, fits.json, decision.json and the store's facts.
+
+    Raises:
+        InputError: a file is missing or damaged; a column is missing; a cell is not a number where one
+            belongs, or a size is not above zero.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give the folder that `scaling-jax study` wrote")
+    description = _object(folder / "study.json")
+    fits = read_fits(folder / "fits.json")
+    decision = _object(folder / "decision.json") if (folder / "decision.json").exists() else {}
+    runs = read_runs(folder / "results.csv")
+    return Study(folder, description, runs, fits, decision, _facts(folder, description))
+
+
+def read_runs(path: Path) -> tuple[Run, ...]:
+    """Reads results.csv; see `read_study` for what is refused."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            header = reader.fieldnames or []
+            _need_columns(path, header)
+            return tuple(_run(path, reader.line_num, row) for row in reader)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; run the study first") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from error
+
+
+def read_fits(path: Path) -> tuple[dict[str, Any], ...]:
+    """The entries of fits.json, which is a list of them or an object with the list under `fits`."""
+    content = files.read_json(path)
+    entries = content.get("fits") if isinstance(content, dict) else content
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InputError(f"{path}: expected a list of fits")
+    return tuple(entries)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    content = files.read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def _need_columns(path: Path, header: list[str]) -> None:
+    missing = [name for name in REQUIRED if name not in header]
+    if missing:
+        raise InputError(f"{path}:1: no column {missing[0]!r}{did_you_mean(missing[0], header)}")
+
+
+def _run(path: Path, line: int, row: dict[str, Any]) -> Run:
+    if None in row or None in row.values():
+        raise InputError(f"{path}:{line}: the row has another number of cells than the header")
+    numbers = {}
+    for column in SIZES + _MEASURED:
+        text = (row.get(column) or "").strip()
+        if not text:
+            continue
+        try:
+            numbers[column] = float(text)
+        except ValueError as error:
+            raise InputError(f"{path}:{line}: column {column!r}: {text!r} is not a number") from error
+        if column in SIZES and not (math.isfinite(numbers[column]) and numbers[column] >= 0):
+            raise InputError(f"{path}:{line}: column {column!r}: {text!r}; a size is zero or above")
+    return Run(line, row["run_id"], row["task"], row["method"], row["model"], row["status"],
+               row.get("reason") or "", row.get("record") or "", numbers)
+
+
+def _facts(folder: Path, description: dict[str, Any]) -> dict[str, Any]:
+    store = (description.get("stores") or {}).get("finetune", "stores/finetune")
+    manifest = folder / str(store) / "manifest.json"
+    return dict(_object(manifest).get("facts") or {}) if manifest.exists() else {}
+
+
+def _in_order(values) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))

@@ -1,0 +1,114 @@
+"""Names and numbers as the report prints them."""
+
+import math
+
+from scaling_jax.reports.theme import count_text
+
+_COLUMNS = {
+    "model_params": "parameters",
+    "non_embedding_params": "non\u2011embedding parameters",
+    "pretrain_tokens": "pretraining tokens",
+    "finetune_examples": "finetuning examples",
+    "tuning_size": "tuning size",
+    "tuning_params": "tuned parameters",
+    "loss": "test loss",
+}
+_METHODS = {"full": "full tuning", "lora": "LoRA", "prompt": "prompt tuning", "bitfit": "BitFit", "ia3": "(IA)³"}
+_FACTORS = {"model_size": "model size", "pretraining": "pretraining tokens", "tuning_size": "tuning size"}
+LOSS_UNIT = "nats per target token"
+
+
+def column(name: str) -> str:
+    """A results column in words."""
+    return _COLUMNS.get(name, name.replace("_", " "))
+
+
+def method(name: str) -> str:
+    """A tuning method in words; one we do not know keeps its own name."""
+    return _METHODS.get(name, name)
+
+
+def factor(name: str) -> str:
+    """What a joint law varies beside the data, in words."""
+    return _FACTORS.get(name, name.replace("_", " "))
+
+
+def capital(text: str) -> str:
+    """`text` with its first letter raised."""
+    return text[:1].upper() + text[1:]
+
+
+def several(items, joint: str = "and") -> str:
+    """a; a and b; a, b and c."""
+    items = list(items)
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {joint} {items[-1]}" if items else ""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A measured number with `digits` significant ones; a dash when there is none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value != 0 and not 1e-4 <= abs(value) < 1e5:
+        return f"{value:.{digits - 1}e}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
+    places = 0 if value == 0 else max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:.{places}f}"
+
+
+def parameter(value: float | None) -> str:
+    """A law's parameter: three decimals below ten, else three significant digits."""
+    if value is not None and math.isfinite(value) and (value == 0 or 5e-4 <= abs(value) < 10):
+        return f"{value:.3f}"
+    return number(value)
+
+
+def roughly(value: float | None) -> str:
+    """A count with two significant digits, for sentences."""
+    if value is None or not math.isfinite(value) or value == 0:
+        return count(value)
+    return count(float(f"{value:.2g}"))
+
+
+def loss(value: float | None) -> str:
+    """A loss with three decimals."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def error(value: float | None) -> str:
+    """A deviation between losses with four decimals."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.4f}"
+
+
+def between(low: float | None, high: float | None, text=number) -> str:
+    """An interval as `[low, high]`, empty when a bound is missing."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"[{text(low)}, {text(high)}]"
+
+
+def count(value: float | None) -> str:
+    """A count as people say it; see `theme.count_text`."""
+    return "–" if value is None or not math.isfinite(value) else count_text(value)
+
+
+def bytes_text(value: float | None) -> str:
+    """Bytes in binary units."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f} B"
+
+
+def seconds(value: float | None) -> str:
+    """A duration: 0.8 s, 12 s, 3 min 20 s, 2 h 5 min."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value < 10:
+        return f"{value:.2g} s"
+    whole = round(value)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
