@@ -50,6 +50,8 @@ class DecoderConfig:
             raise InputError(
                 f"{self.name}/decoder_config.heads = {self.heads} is no multiple of key_value_heads {self.key_value_heads}"
             )
+        if self.head_dim % 2:
+            raise InputError(f"{self.name}/decoder_config.head_dim = {self.head_dim}: rotary positions pair halves, so even")
         if not 1 <= self.unroll <= self.layers or self.layers % self.unroll:
             raise InputError(f"{self.name}/decoder_config.unroll = {self.unroll}: a divisor of layers = {self.layers}")
 

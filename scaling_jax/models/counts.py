@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -15,6 +16,11 @@ def abstract_variables(config: DecoderConfig, hook: Hook = Hook()) -> Any:
     """Shapes of every variable, with logical axis names, without memory."""
     tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     return jax.eval_shape(Decoder(config, hook).init, jax.random.key(0), tokens, tokens)
+
+
+def abstract_parameters(config: DecoderConfig) -> Any:
+    """Shapes of the base parameters."""
+    return nn.unbox(abstract_variables(config)["params"])
 
 
 def size(tree: Any) -> int:

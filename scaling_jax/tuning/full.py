@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from scaling_jax.tuning.method import TuningMethod, register
 
@@ -11,6 +11,8 @@ from scaling_jax.tuning.method import TuningMethod, register
 @dataclasses.dataclass(frozen=True)
 class Full(TuningMethod):
     """Trains the whole model; `base` is empty."""
+
+    trains_base: ClassVar[bool] = True
 
     def variables(self, tuned: Any, base: Any) -> dict[str, Any]:
         return {"params": tuned}

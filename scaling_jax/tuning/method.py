@@ -11,7 +11,7 @@ import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import gin
 
@@ -24,6 +24,8 @@ _METHODS: dict[str, type["TuningMethod"]] = {}
 @dataclasses.dataclass(frozen=True)
 class TuningMethod(Hook):
     """Adds arrays to the model's `tuned` collection and trains those; the base stays as it is."""
+
+    trains_base: ClassVar[bool] = False
 
     @property
     def tuning_size(self) -> int | None:

@@ -1,0 +1,246 @@
+"""Finetuning: one method, one nested subset of the examples, from one pretrained checkpoint.
+
+Input and target are one sequence, the loss is on the target (Zhang et al. 2024, section 3). The
+optimizer is fresh, steps count from 0, the best step by dev loss is the one reported.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gin
+import numpy as np
+
+from scaling_jax import configuration
+from scaling_jax.data import batches as data_batches
+from scaling_jax.data.batches import TrainingBatches
+from scaling_jax.errors import InputError
+from scaling_jax.models import counts
+from scaling_jax.training import checkpoints, data_sets, records
+from scaling_jax.training.evaluate import mean_loss
+from scaling_jax.training.loop import LoopSettings, Outcome, Progress, finish, train
+from scaling_jax.training.mesh import Layout
+from scaling_jax.training.optimizers import Optimizer
+from scaling_jax.training.pretrain import load_base
+from scaling_jax.training.program import Program
+from scaling_jax.training.schedules import Schedule
+from scaling_jax.tuning.method import named_method
+
+
+@gin.configurable(module="training")
+@dataclasses.dataclass(frozen=True)
+class FinetuneSettings:
+    """How a method is tuned; bound per method in gin: `lora/FinetuneSettings.learning_rate = 1e-2`.
+
+    Attributes:
+        learning_rate: peak rate.
+        batch_size: examples per step.
+        max_steps, max_epochs: a run ends at whichever comes first.
+        patience: dev evaluations without a better loss after which a run stops; 0 never stops.
+        eval_interval, steps_per_call, checkpoint_interval: in steps; no checkpoint to resume from at 0.
+        eval_batch_size: examples per evaluation batch.
+        dev_examples, test_examples: how many of the split are evaluated; None is all.
+        keep_checkpoint: "best" writes what was trained, at the best step; "none" writes nothing.
+        optimizer, schedule, layout, microbatches: see `PretrainSettings`.
+    """
+
+    learning_rate: float = 1e-3
+    batch_size: int = 16
+    max_steps: int = 1000
+    max_epochs: float = 100.0
+    patience: int = 0
+    eval_interval: int = 50
+    steps_per_call: int = 1
+    checkpoint_interval: int = 0
+    eval_batch_size: int = 64
+    dev_examples: int | None = None
+    test_examples: int | None = None
+    keep_checkpoint: str = "best"
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    layout: Layout = Layout()
+    microbatches: int = 1
+
+    def __post_init__(self):
+        if self.keep_checkpoint not in ("best", "none"):
+            raise InputError(f"FinetuneSettings.keep_checkpoint = {self.keep_checkpoint!r}: 'best' or 'none'")
+
+    def steps(self, examples: int) -> int:
+        """Steps of a run on that many examples, in whole calls."""
+        wanted = min(self.max_steps, math.ceil(self.max_epochs * examples / self.batch_size))
+        return max(1, math.ceil(wanted / self.steps_per_call)) * self.steps_per_call
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneRun:
+    """One point of a study.
+
+    Attributes:
+        base: folder of a pretrained checkpoint.
+        store: folder of a token store with inputs and targets.
+        method: name of a tuning method.
+        examples: size of the training subset; None takes all.
+        tuning_size: prompt length or rank; None is the method's own.
+        learning_rate: None takes the method's own.
+        seed: of what is initialised and of the order of examples.
+        subset_seed: of the nested subsets.
+    """
+
+    base: str
+    store: str
+    method: str
+    examples: int | None = None
+    tuning_size: int | None = None
+    learning_rate: float | None = None
+    seed: int = 0
+    subset_seed: int = 0
+
+
+def settings_for(method: str, learning_rate: float | None = None) -> FinetuneSettings:
+    """The settings bound under the method's name, at another learning rate if one is given."""
+    with gin.config_scope(method):
+        settings = FinetuneSettings()
+    return settings if learning_rate is None else dataclasses.replace(settings, learning_rate=learning_rate)
+
+
+@functools.lru_cache(maxsize=2)
+def _base_at(path: str, layout: Layout) -> Any:
+    return load_base(Path(path), layout)
+
+
+def finetune(
+    run: FinetuneRun, folder: Path, on_evaluation: Callable[[Progress], None] = lambda progress: None
+) -> dict[str, Any]:
+    """Makes one run; returns its record, also written to `folder/record.json`.
+
+    Raises:
+        InputError: more examples asked than exist, another vocabulary than the checkpoint's, no checkpoint.
+    """
+    settings = settings_for(run.method, run.learning_rate)
+    store = data_sets.store_at(run.store)
+    if "inputs" not in store.manifest["feature_lengths"]:
+        raise InputError(f"{run.store} holds pretraining windows, finetuning needs inputs and targets")
+    config, base, about = _base_at(run.base, settings.layout)
+    data_sets.check_vocabulary(store, Path(run.base), about)
+    split = data_sets.split_at(run.store, "train")
+    subset = data_batches.nested_subset(len(split), run.examples or len(split), run.subset_seed)
+
+    method = named_method(run.method, run.tuning_size)
+    program = Program(config, method, settings.optimizer, settings.layout, settings.microbatches)
+    state, frozen = program.start(base, run.seed)
+    batches = TrainingBatches(
+        split, subset, settings.batch_size, data_sets.buckets_at(run.store), store.vocabulary.pad_id, run.seed
+    )
+    loop = LoopSettings(
+        settings.steps(len(subset)),
+        settings.eval_interval,
+        settings.steps_per_call,
+        settings.patience,
+        settings.checkpoint_interval,
+    )
+    environment = records.environment(settings.layout)
+    tuned_about = {
+        "kind": "tuned",
+        "method": {"name": run.method, **dataclasses.asdict(method)},
+        "base": {"path": str(run.base), "hash": about["hash"], "pretrain_tokens": about["pretrain_tokens"]},
+        "model": about["model"],
+        "vocabulary_sha256": about["vocabulary_sha256"],
+    }
+    plan = {"about": tuned_about, "settings": settings, "examples": len(subset), "seed": run.seed}
+    plan |= {"store": store.manifest_hash(), "environment": records.fixed_by(environment), "subset": run.subset_seed}
+    outcome = train(
+        program,
+        state,
+        frozen,
+        batches,
+        settings.schedule.rates(settings.learning_rate, loop.steps),
+        data_sets.evaluation_at(run.store, "dev", settings.dev_examples, settings.eval_batch_size),
+        loop,
+        folder,
+        records.plain(plan),
+        on_evaluation=on_evaluation,
+    )
+    test_loss = None
+    if outcome.progress.status == "done":
+        test = data_sets.evaluation_at(run.store, "test", settings.test_examples, settings.eval_batch_size)
+        test_loss = mean_loss(program, outcome.best, frozen, test)
+    checkpoint_bytes = None
+    if settings.keep_checkpoint == "best" and outcome.progress.status == "done":
+        checkpoint_bytes = checkpoints.save(
+            folder / "checkpoint", outcome.best, tuned_about | {"step": outcome.progress.best_step}
+        )
+    record = {
+        **_identity(run, program, about, len(subset), data_batches.target_tokens(split, subset)),
+        "status": outcome.progress.status,
+        "reason": outcome.progress.reason,
+        "results": _results(outcome, test_loss),
+        "metrics": outcome.progress.history,
+        "costs": _costs(program, outcome.progress, settings, batches, checkpoint_bytes),
+        "seeds": {"seed": run.seed, "subset_seed": run.subset_seed},
+        "data": {"store": store.manifest_hash(), "task": store.manifest["task"], "examples": len(subset)},
+        "settings": records.plain(settings),
+        "config": configuration.resolved(),
+        "environment": environment,
+    }
+    records.write_events(folder, outcome.progress)
+    records.write(folder, record)
+    finish(folder)
+    return record
+
+
+def _identity(
+    run: FinetuneRun, program: Program, about: dict[str, Any], examples: int, target_tokens: int
+) -> dict[str, Any]:
+    return {
+        "kind": "finetuning",
+        "method": run.method,
+        "model": program.model.name,
+        "base": {"path": str(run.base), "hash": about["hash"], "pretrain_tokens": about["pretrain_tokens"]},
+        "finetune_examples": examples,
+        "finetune_tokens": target_tokens,
+        "tuning_size": program.method.tuning_size,
+        "parameters": {
+            "total": counts.model_parameters(program.model),
+            "non_embedding": counts.non_embedding_parameters(program.model),
+            "trained": program.trained_parameters(),
+        },
+    }
+
+
+def _results(outcome: Outcome, test_loss: float | None) -> dict[str, Any]:
+    progress = outcome.progress
+    finite = math.isfinite(progress.best_dev_loss)
+    return {
+        "loss": test_loss,
+        "dev_loss": progress.best_dev_loss if finite else None,
+        "best_step": progress.best_step,
+        "steps": progress.step,
+        "start_dev_loss": progress.history[0]["dev_loss"] if progress.history else None,
+    }
+
+
+def _costs(
+    program: Program,
+    progress: Progress,
+    settings: FinetuneSettings,
+    batches: TrainingBatches,
+    checkpoint_bytes: int | None,
+) -> dict[str, Any]:
+    seconds, steps = progress.train_seconds, max(progress.step, 1)
+    lengths = batches.split.total_lengths[batches.indices]
+    tokens_per_step = settings.batch_size * float(np.mean(lengths))
+    forward = counts.forward_flops_per_token(program.model, int(round(float(np.mean(lengths)))))
+    return {
+        "train_seconds": seconds,
+        "step_seconds": seconds / steps,
+        "tokens_per_second": steps * tokens_per_step / seconds if seconds else None,
+        "tokens": "inputs and targets, padding left out",
+        "flops_per_token": forward * (3 if program.method.trains_base else 2),
+        "flops_formula": "forward x 3 (full) or x 2 (frozen base: no weight gradients); what a method adds is left out",
+        "peak_memory_bytes": records.peak_memory_bytes(program.train_memory_bytes()),
+        "checkpoint_bytes": checkpoint_bytes,
+        "compile_seconds": program.compile_seconds(),
+    }

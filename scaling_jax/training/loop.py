@@ -1,0 +1,229 @@
+"""The training loop: calls of a few compiled steps, evaluations between them, exact resume."""
+
+import dataclasses
+import math
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scaling_jax.data.batches import Batch, TrainingBatches
+from scaling_jax.data.pipeline import training_calls
+from scaling_jax.errors import InputError
+from scaling_jax.training import checkpoints
+from scaling_jax.training.evaluate import mean_loss
+from scaling_jax.training.program import Program, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopSettings:
+    """When things happen, in steps.
+
+    Attributes:
+        steps: length of the run.
+        eval_interval: steps between dev evaluations; the last step is always evaluated.
+        steps_per_call: steps that one compiled call takes; a divisor of `eval_interval`.
+        patience: evaluations without a better dev loss after which the run stops; 0 never stops.
+        checkpoint_interval: steps between states to resume from; 0 keeps none.
+        stop_steps: further steps at which a call must end (to keep a checkpoint of them).
+    """
+
+    steps: int
+    eval_interval: int
+    steps_per_call: int = 1
+    patience: int = 0
+    checkpoint_interval: int = 0
+    stop_steps: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        if self.steps < 1 or self.eval_interval < 1 or self.steps_per_call < 1:
+            raise InputError(
+                f"steps {self.steps}, eval_interval {self.eval_interval}, steps_per_call {self.steps_per_call}: all at least 1"
+            )
+
+    def call_bounds(self, first: int) -> list[tuple[int, int]]:
+        """(first step, end step) of every call from `first` on."""
+        stops = {self.steps, *self.stop_steps, *range(0, self.steps, self.eval_interval)}
+        if self.checkpoint_interval:
+            stops.update(range(0, self.steps, self.checkpoint_interval))
+        bounds = []
+        while first < self.steps:
+            next_stop = min(stop for stop in stops if stop > first)
+            end = min(first + self.steps_per_call, next_stop)
+            bounds.append((first, end))
+            first = end
+        return bounds
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands; together with the arrays, all that a resume needs."""
+
+    step: int = 0
+    best_step: int = 0
+    best_dev_loss: float = math.inf
+    evaluations_since_best: int = 0
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    train_seconds: float = 0.0
+    status: str = "running"
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """The end of a run: `best` is the trained tree of the best dev loss, `last` that of the last step."""
+
+    progress: Progress
+    best: Any
+    last: Any
+
+
+class Interrupted(Exception):
+    """SIGTERM came: the state was saved and the same command goes on from it."""
+
+
+def train(
+    program: Program,
+    start: TrainState,
+    base: Any,
+    batches: TrainingBatches,
+    rates: np.ndarray,
+    dev: tuple[Batch, ...],
+    settings: LoopSettings,
+    folder: Path,
+    plan: dict[str, Any],
+    at_step: Callable[[int, TrainState], None] = lambda step, state: None,
+    on_evaluation: Callable[[Progress], None] = lambda progress: None,
+) -> Outcome:
+    """Trains to the end, or on from `folder/resume` where an earlier process stopped.
+
+    Args:
+        program: what is compiled.
+        start: the state at step 0.
+        base: frozen parameters.
+        batches: the training data.
+        rates: learning rates float32 [steps].
+        dev: evaluation set for choosing the best step.
+        settings: intervals.
+        folder: the run folder.
+        plan: everything that fixes the run's numbers; a resume under another plan is refused.
+        at_step: called at every `settings.stop_steps` with the state.
+        on_evaluation: called after every dev evaluation.
+
+    Raises:
+        InputError: `folder/resume` is of another plan.
+        Interrupted: SIGTERM came.
+    """
+    resume_folder = folder / "resume"
+    progress, state, best = _begin(program, start, base, dev, resume_folder, plan, on_evaluation)
+    asked_to_stop = _listen_for_termination()
+    bounds = settings.call_bounds(progress.step)
+    calls = training_calls(batches, bounds)
+    pending: list[jax.Array] = []
+    began = time.perf_counter() - program.compile_seconds()
+    for first, end in bounds:
+        if progress.status != "running":
+            break
+        state, metrics = program.train(state, base, next(calls), rates[first:end])
+        pending.append(metrics["loss"])
+        progress.step = end
+        if end % settings.eval_interval == 0 or end == settings.steps:
+            jax.block_until_ready(state)
+            progress.train_seconds += time.perf_counter() - program.compile_seconds() - began
+            best = _evaluate(program, state, base, dev, progress, np.concatenate(pending), best, settings.patience)
+            pending.clear()
+            on_evaluation(progress)
+            began = time.perf_counter() - program.compile_seconds()
+        if end in settings.stop_steps and progress.status != "diverged":
+            at_step(end, state)
+        due = settings.checkpoint_interval and end % settings.checkpoint_interval == 0 and end < settings.steps
+        if (due or asked_to_stop()) and progress.status == "running":
+            _save(resume_folder, state, best, progress, plan)
+            if asked_to_stop():
+                raise Interrupted(f"stopped at step {end}; the same command goes on from there")
+    if progress.status == "running":
+        progress.status = "done"
+    return Outcome(progress, best, state.tuned)
+
+
+def finish(folder: Path) -> None:
+    """Removes the state to resume from, once the run's record is written."""
+    shutil.rmtree(folder / "resume", ignore_errors=True)
+
+
+def _begin(
+    program: Program,
+    start: TrainState,
+    base: Any,
+    dev: tuple[Batch, ...],
+    resume_folder: Path,
+    plan: dict[str, Any],
+    on_evaluation: Callable[[Progress], None],
+) -> tuple[Progress, TrainState, Any]:
+    if not checkpoints.exists(resume_folder):
+        progress = Progress()
+        best = _evaluate(program, start, base, dev, progress, np.zeros(0), start.tuned, patience=0)
+        on_evaluation(progress)
+        return progress, start, best
+    saved = checkpoints.about(resume_folder)
+    differing = sorted(key for key in plan.keys() | saved["plan"].keys() if plan.get(key) != saved["plan"].get(key))
+    if differing:
+        raise InputError(
+            f"{resume_folder} was saved under another plan ({', '.join(differing)} differ): "
+            "run it as before, or remove the folder to start again"
+        )
+    tree = {"state": start, "best": start.tuned}
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, tree)
+    restored = checkpoints.restore(resume_folder, checkpoints.like(tree, shardings))
+    return Progress(**saved["progress"]), TrainState(*restored["state"]), restored["best"]
+
+
+def _save(
+    folder: Path, state: TrainState, best: Any, progress: Progress, plan: dict[str, Any]
+) -> None:
+    checkpoints.save(folder, {"state": state, "best": best}, {"plan": plan, "progress": dataclasses.asdict(progress)})
+
+
+def _evaluate(
+    program: Program,
+    state: TrainState,
+    base: Any,
+    dev: tuple[Batch, ...],
+    progress: Progress,
+    train_losses: np.ndarray,
+    best: Any,
+    patience: int,
+) -> Any:
+    """Appends to the history and returns the best tree so far."""
+    dev_loss = mean_loss(program, state.tuned, base, dev)
+    if not math.isfinite(dev_loss) or not np.isfinite(train_losses).all():
+        progress.status = "diverged"
+        progress.reason = f"loss is not finite by step {progress.step}"
+        return best
+    row = {"step": progress.step, "dev_loss": dev_loss}
+    if len(train_losses):
+        row["train_loss"] = float(np.mean(train_losses, dtype=np.float64))
+    progress.history.append(row)
+    if dev_loss < progress.best_dev_loss:
+        progress.best_dev_loss, progress.best_step, progress.evaluations_since_best = dev_loss, progress.step, 0
+        # A copy: the state itself is donated to the next call.
+        return jax.tree.map(jnp.copy, state.tuned)
+    progress.evaluations_since_best += 1
+    if patience and progress.evaluations_since_best >= patience:
+        progress.status = "done"
+    return best
+
+
+def _listen_for_termination() -> Callable[[], bool]:
+    received: list[int] = []
+    try:
+        signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    except ValueError:  # not the main thread: whoever owns the process listens
+        pass
+    return lambda: bool(received)

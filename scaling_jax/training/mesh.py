@@ -1,0 +1,107 @@
+"""Devices as a mesh, and where each logical axis goes on it.
+
+One device is the simplest case of the same code. Meshes are (data, fsdp, tensor): `data` and
+`fsdp` split the batch, `fsdp` also splits parameters along `embed`, `tensor` splits heads, the
+feed-forward and the vocabulary.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import gin
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from scaling_jax.errors import InputError
+
+AXES = ("data", "fsdp", "tensor")
+RULES = (
+    ("batch", ("data", "fsdp")),
+    ("length", None),
+    ("embed_activation", None),
+    ("embed", "fsdp"),
+    ("heads", "tensor"),
+    ("key_value_heads", None),
+    ("mlp", "tensor"),
+    ("vocabulary", "tensor"),
+    ("layers", None),
+)
+
+
+@gin.configurable(module="training")
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Devices along each mesh axis (`data` 0 takes those that are left) and the logical axis rules."""
+
+    data: int = 0
+    fsdp: int = 1
+    tensor: int = 1
+    rules: tuple[tuple[str, Any], ...] = RULES
+
+    def mesh(self) -> Mesh:
+        """The mesh over all devices.
+
+        Raises:
+            InputError: the axes do not multiply to the number of devices.
+        """
+        count = jax.device_count()
+        data = self.data or count // (self.fsdp * self.tensor)
+        if data * self.fsdp * self.tensor != count:
+            raise InputError(
+                f"Layout data {self.data or 'rest'} x fsdp {self.fsdp} x tensor {self.tensor} "
+                f"does not give the {count} devices here"
+            )
+        return jax.make_mesh((data, self.fsdp, self.tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+    def parameter_shardings(self, boxed: Any, mesh: Mesh) -> Any:
+        """Shardings of a tree of (abstract) parameters boxed with logical axis names.
+
+        Raises:
+            InputError: an axis of the mesh does not divide the dimension that the rules put on it.
+        """
+        shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, self.rules)
+        jax.tree_util.tree_map_with_path(_check_divides, nn.unbox(boxed), shardings)
+        return shardings
+
+
+def batch_sharding(mesh: Mesh, leading: int) -> NamedSharding:
+    """Rows of a batch over `data` and `fsdp`, behind `leading` unsplit axes."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * leading, ("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def like_parameters(state: Any, parameters: Any, shardings: Any, mesh: Mesh) -> Any:
+    """Shardings of an optimizer state: that of the parameter of the same path and shape, else replicated."""
+    known = {}
+    flat, _ = jax.tree_util.tree_flatten_with_path(parameters)
+    for (path, leaf), sharding in zip(flat, jax.tree.leaves(shardings), strict=True):
+        known[_names(path), leaf.shape] = sharding
+
+    def choose(path: Any, leaf: Any) -> NamedSharding:
+        names = _names(path)
+        tails = (known.get((names[begin:], leaf.shape)) for begin in range(len(names)))
+        return next((sharding for sharding in tails if sharding is not None), replicated(mesh))
+
+    return jax.tree_util.tree_map_with_path(choose, state)
+
+
+def _names(path: Any) -> tuple[str, ...]:
+    return tuple(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
+
+
+def _check_divides(path: Any, leaf: Any, sharding: NamedSharding) -> None:
+    for dimension, axes in zip(leaf.shape, sharding.spec):
+        axes = (axes,) if isinstance(axes, str) else axes or ()
+        devices = 1
+        for axis in axes:
+            devices *= sharding.mesh.shape[axis]
+        if dimension % devices:
+            raise InputError(
+                f"{'/'.join(_names(path))} {tuple(leaf.shape)}: {dimension} is not divided by the {devices} devices "
+                f"of mesh axis {axes}; choose another Layout"
+            )

@@ -1,0 +1,212 @@
+"""Pretraining: one run over fixed windows, kept at every token count that a study asks for.
+
+Intermediate checkpoints stand for smaller pretraining data, as in Zhang et al. 2024, section 3;
+their learning rate is not annealed.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gin
+import numpy as np
+
+from scaling_jax import configuration
+from scaling_jax.data.batches import TrainingBatches
+from scaling_jax.errors import InputError
+from scaling_jax.models import counts
+from scaling_jax.models.config import DecoderConfig, named_decoder
+from scaling_jax.training import checkpoints, data_sets, records
+from scaling_jax.training.loop import LoopSettings, Progress, finish, train
+from scaling_jax.training.mesh import Layout
+from scaling_jax.training.optimizers import Optimizer
+from scaling_jax.training.program import Program, TrainState
+from scaling_jax.training.schedules import Schedule
+from scaling_jax.tuning.full import Full
+
+
+@gin.configurable(module="training")
+@dataclasses.dataclass(frozen=True)
+class PretrainSettings:
+    """How every model of a study is pretrained.
+
+    Attributes:
+        learning_rate: peak rate.
+        batch_size: windows per step.
+        optimizer, schedule, layout: see there; Zhang et al. use Adafactor with a cosine from 1e-2 to 1e-3.
+        eval_interval, steps_per_call, checkpoint_interval: in steps.
+        dev_windows: windows of the dev split that are evaluated; None is all.
+        epochs: how often the windows may be passed over; above 1, tokens repeat.
+        microbatches: parts of a batch whose gradients are added up.
+    """
+
+    learning_rate: float = 1e-2
+    batch_size: int = 32
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule("cosine")
+    layout: Layout = Layout()
+    eval_interval: int = 100
+    steps_per_call: int = 1
+    checkpoint_interval: int = 0
+    dev_windows: int | None = None
+    epochs: int = 1
+    microbatches: int = 1
+
+
+def level_steps(tokens: int, tokens_per_step: int) -> int:
+    """Steps after which a run has seen `tokens`, to the nearest step."""
+    return max(1, round(tokens / tokens_per_step))
+
+
+def pretrain(
+    model: str,
+    store_path: str,
+    token_levels: tuple[int, ...],
+    seed: int,
+    folder: Path,
+    on_evaluation: Callable[[Progress], None] = lambda progress: None,
+) -> dict[str, Any]:
+    """Pretrains one model; returns its record.
+
+    Writes `folder/checkpoints/TOKENS/` for every level, and `folder/record.json` at the end.
+
+    Args:
+        model: name of a model in the gin configuration.
+        store_path: a store of windows.
+        token_levels: tokens seen at which a checkpoint is kept; the largest ends the run.
+        seed: of the initial parameters and the order of the windows.
+        folder: the run folder.
+        on_evaluation: called with the progress after every dev evaluation.
+
+    Raises:
+        InputError: more tokens than the store holds (over the allowed epochs).
+    """
+    settings = PretrainSettings()
+    store = data_sets.store_at(store_path)
+    if set(store.manifest["feature_lengths"]) != {"targets"}:
+        raise InputError(f"{store_path} holds examples for finetuning, pretraining needs a store of windows")
+    split = data_sets.split_at(store_path, "train")
+    config = named_decoder(model, store.vocabulary.size)
+    tokens_per_step = settings.batch_size * int(store.manifest["feature_lengths"]["targets"])
+    steps = {level_steps(tokens, tokens_per_step): tokens for tokens in sorted(token_levels)}
+    _check_enough(store_path, max(steps) * settings.batch_size, len(split), settings.epochs, tokens_per_step)
+
+    program = Program(config, Full(), settings.optimizer, settings.layout, settings.microbatches)
+    batches = TrainingBatches(
+        split,
+        np.arange(len(split)),
+        settings.batch_size,
+        (int(store.manifest["feature_lengths"]["targets"]),),
+        store.vocabulary.pad_id,
+        seed,
+    )
+    loop = LoopSettings(
+        max(steps), settings.eval_interval, settings.steps_per_call, 0, settings.checkpoint_interval, tuple(steps)
+    )
+    about = {
+        "kind": "pretrained",
+        "model": dataclasses.asdict(config),
+        "vocabulary_sha256": store.vocabulary.sha256(),
+        "store": store.manifest_hash(),
+        "seed": seed,
+    }
+
+    def keep(step: int, state: TrainState) -> None:
+        details = {"step": step, "pretrain_tokens": steps[step], "hash": checkpoints.tree_hash(state.tuned)}
+        checkpoints.save(folder / "checkpoints" / str(steps[step]), state.tuned, about | details)
+
+    environment = records.environment(settings.layout)
+    plan = {
+        "about": about,
+        "settings": settings,
+        "levels": list(steps.items()),
+        "environment": records.fixed_by(environment),
+    }
+    outcome = train(
+        program,
+        program.restart(program.initial_parameters(seed)),
+        {},
+        batches,
+        settings.schedule.rates(settings.learning_rate, loop.steps),
+        data_sets.evaluation_at(store_path, "dev", settings.dev_windows, settings.batch_size),
+        loop,
+        folder,
+        records.plain(plan),
+        at_step=keep,
+        on_evaluation=on_evaluation,
+    )
+    record = _record(config, settings, program, outcome.progress, about, environment, tokens_per_step, steps)
+    records.write_events(folder, outcome.progress)
+    records.write(folder, record)
+    finish(folder)
+    return record
+
+
+def load_base(checkpoint: Path, layout: Layout) -> tuple[DecoderConfig, Any, dict[str, Any]]:
+    """(model, parameters, what the checkpoint says of itself) of a pretrained model.
+
+    Raises:
+        InputError: no checkpoint there, or one of something else.
+    """
+    about = checkpoints.about(checkpoint)
+    if about["kind"] != "pretrained":
+        raise InputError(f"{checkpoint} is a {about['kind']} checkpoint, a pretrained one is needed")
+    config = DecoderConfig(**about["model"])
+    program = Program(config, Full(), Optimizer(), layout)
+    abstract = counts.abstract_parameters(config)
+    return config, checkpoints.restore(checkpoint, checkpoints.like(abstract, program.shardings["params"])), about
+
+
+def _check_enough(store_path: str, wanted: int, windows: int, epochs: int, tokens_per_step: int) -> None:
+    if wanted > windows * epochs:
+        raise InputError(
+            f"pretraining asks for {wanted:,} windows, {store_path} has {windows:,} "
+            f"and PretrainSettings.epochs = {epochs} allows {windows * epochs:,}: "
+            "ask for fewer tokens, prepare more text, or allow more epochs"
+        )
+
+
+def _record(
+    config: DecoderConfig,
+    settings: PretrainSettings,
+    program: Program,
+    progress: Progress,
+    about: dict[str, Any],
+    environment: dict[str, Any],
+    tokens_per_step: int,
+    steps: dict[int, int],
+) -> dict[str, Any]:
+    seconds = progress.train_seconds
+    done = max(progress.step, 1)
+    window = tokens_per_step // settings.batch_size
+    flops = 3 * counts.forward_flops_per_token(config, window)
+    return {
+        "kind": "pretraining",
+        "status": progress.status,
+        "reason": progress.reason,
+        "model": config.name,
+        "config": configuration.resolved(),
+        "settings": records.plain(settings),
+        "metrics": progress.history,
+        "levels": [
+            {"pretrain_tokens": tokens, "step": step, "checkpoint": f"checkpoints/{tokens}"}
+            for step, tokens in steps.items()
+        ],
+        "costs": {
+            "train_seconds": seconds,
+            "step_seconds": seconds / done,
+            "tokens_per_second": done * tokens_per_step / seconds if seconds else None,
+            "flops_per_token": flops,
+            "flops_formula": "3 x forward; forward = 2 per matrix parameter + causal attention + output embedding",
+            "peak_memory_bytes": records.peak_memory_bytes(program.train_memory_bytes()),
+            "compile_seconds": program.compile_seconds(),
+        },
+        "parameters": {
+            "total": counts.model_parameters(config),
+            "non_embedding": counts.non_embedding_parameters(config),
+        },
+        "seeds": {"seed": about["seed"]},
+        "data": {"store": about["store"]},
+        "environment": environment,
+    }

@@ -1,0 +1,234 @@
+"""The compiled programs of a run: start, train a few steps, evaluate a set.
+
+One `Program` is a model, a method, an optimizer and a mesh. Runs that share these share the
+compiled code, whatever their data, rate, seed and length: learning rates are an input.
+"""
+
+import dataclasses
+import functools
+import time
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from scaling_jax.data.batches import Batch
+from scaling_jax.models import counts
+from scaling_jax.models.config import DecoderConfig
+from scaling_jax.models.decoder import Decoder
+from scaling_jax.training import mesh as meshes
+from scaling_jax.training.mesh import Layout
+from scaling_jax.training.optimizers import Optimizer
+from scaling_jax.tuning.method import TuningMethod
+
+
+class TrainState(NamedTuple):
+    """What training changes: steps taken, the trained tree, the optimizer's state."""
+
+    step: jax.Array
+    tuned: Any
+    optimizer: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What is compiled. `microbatches` splits a batch for gradient accumulation."""
+
+    model: DecoderConfig
+    method: TuningMethod
+    optimizer: Optimizer
+    layout: Layout
+    microbatches: int = 1
+
+    @functools.cached_property
+    def mesh(self) -> Mesh:
+        """The mesh over the devices at hand."""
+        return self.layout.mesh()
+
+    @functools.cached_property
+    def module(self) -> Decoder:
+        """The model with the method's hook in it."""
+        return Decoder(self.model, self.method)
+
+    @functools.cached_property
+    def shardings(self) -> dict[str, Any]:
+        """Shardings of the base parameters and of what the method adds, by collection."""
+        return self.layout.parameter_shardings(dict(counts.abstract_variables(self.model, self.method)), self.mesh)
+
+    def initial_parameters(self, seed: int) -> Any:
+        """Random base parameters, sharded."""
+        return _initial_parameters(dataclasses.replace(self, method=TuningMethod()))(jax.random.key(seed))
+
+    def start(self, base: Any, seed: int) -> tuple[TrainState, Any]:
+        """(state, frozen base) at step 0 of tuning from pretrained parameters."""
+        tuned, frozen = self.method.start(base, lambda params: _added(self)(params, jax.random.key(seed)))
+        return self.restart(tuned), frozen
+
+    def restart(self, tuned: Any) -> TrainState:
+        """A state with a fresh optimizer around a trained tree, which is copied."""
+        return _fresh_state(self)(tuned)
+
+    def train(self, state: TrainState, base: Any, batches: Batch, rates: Any) -> tuple[TrainState, dict]:
+        """Takes as many steps as `batches` has; `state` is consumed.
+
+        Args:
+            state: from `start`.
+            base: the frozen parameters.
+            batches: arrays [steps, rows of this process, length].
+            rates: learning rates float32 [steps].
+
+        Returns:
+            The state after them, and {loss, gradient_norm}: float32 [steps].
+        """
+        placed = self._placed(batches)
+        return self._compiled("train", _train, state, base, placed, jnp.asarray(rates, jnp.float32))
+
+    def evaluate(self, tuned: Any, base: Any, batches: Batch) -> tuple[jax.Array, jax.Array]:
+        """(sum of nats, sum of weights) of each batch: float32 [batches] for arrays [batches, rows, length]."""
+        return self._compiled("evaluate", _evaluate, tuned, base, self._placed(batches))
+
+    def trained_parameters(self) -> int:
+        """Number of trained parameters."""
+        return counts.size(_abstract_tuned(self))
+
+    def train_memory_bytes(self) -> int | None:
+        """Bytes on one device that the compiled training step needs at its peak, None before it has run."""
+        sizes = []
+        for (name, _), compiled in _compiled_programs(self).items():
+            analysis = compiled.memory_analysis() if name == "train" else None
+            if analysis is not None:
+                kept = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+                sizes.append(kept + analysis.temp_size_in_bytes)
+        return max(sizes, default=None)
+
+    def compile_seconds(self) -> float:
+        """Seconds that this process has spent compiling this program."""
+        return _compile_seconds.get(self, 0.0)
+
+    def _placed(self, batches: Batch) -> Any:
+        sharding = meshes.batch_sharding(self.mesh, 1)
+        return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batches.items()}
+
+    def _compiled(self, name: str, build: Any, *arguments: Any) -> Any:
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(arguments))
+        cache = _compiled_programs(self)
+        if (name, shapes) not in cache:
+            began = time.perf_counter()
+            cache[name, shapes] = build(self).lower(*arguments).compile()
+            _compile_seconds[self] = self.compile_seconds() + time.perf_counter() - began
+        return cache[name, shapes](*arguments)
+
+
+_compile_seconds: dict[Program, float] = {}
+
+
+@functools.cache
+def _compiled_programs(program: Program) -> dict:
+    return {}
+
+
+@functools.cache
+def _initial_parameters(program: Program) -> Any:
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    return jax.jit(
+        lambda key: nn.unbox(program.module.init(key, tokens, tokens)["params"]),
+        out_shardings=program.shardings["params"],
+    )
+
+
+@functools.cache
+def _added(program: Program) -> Any:
+    tokens = jnp.zeros((1, 1), jnp.int32)
+
+    def create(params: Any, key: jax.Array) -> Any:
+        _, created = program.module.apply({"params": params}, tokens, tokens, mutable=["tuned"], rngs={"params": key})
+        return nn.unbox(created["tuned"])
+
+    return jax.jit(create, out_shardings=program.shardings["tuned"])
+
+
+@functools.cache
+def _fresh_state(program: Program) -> Any:
+    transformation = program.optimizer.transformation()
+
+    def create(tuned: Any) -> TrainState:
+        tuned = jax.tree.map(jnp.array, tuned)
+        return TrainState(jnp.zeros((), jnp.int32), tuned, transformation.init(tuned))
+
+    return jax.jit(create, out_shardings=_state_shardings(program))
+
+
+def _abstract_tuned(program: Program) -> Any:
+    variables = nn.unbox(counts.abstract_variables(program.model, program.method))
+    return program.method.start(variables["params"], lambda _: variables["tuned"])[0]
+
+
+def _state_shardings(program: Program) -> TrainState:
+    tuned = _abstract_tuned(program)
+    tuned_shardings, _ = program.method.start(program.shardings["params"], lambda _: program.shardings["tuned"])
+    optimizer = jax.eval_shape(program.optimizer.transformation().init, tuned)
+    one = meshes.replicated(program.mesh)
+    return TrainState(one, tuned_shardings, meshes.like_parameters(optimizer, tuned, tuned_shardings, program.mesh))
+
+
+@functools.cache
+def _train(program: Program) -> Any:
+    transformation = program.optimizer.transformation()
+
+    def one_step(carry: tuple[TrainState, Any], inputs: tuple[Any, jax.Array]) -> tuple[Any, dict]:
+        state, base = carry
+        batch, rate = inputs
+        loss, gradients = _loss_and_gradients(program, state.tuned, base, batch)
+        updates, optimizer = transformation.update(gradients, state.optimizer, state.tuned)
+        tuned = optax.apply_updates(state.tuned, jax.tree.map(lambda update: -rate * update, updates))
+        metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients)}
+        return (TrainState(state.step + 1, tuned, optimizer), base), metrics
+
+    def train(state: TrainState, base: Any, batches: Any, rates: jax.Array) -> tuple[TrainState, dict]:
+        with program.mesh, nn.logical_axis_rules(program.layout.rules):
+            (state, _), metrics = jax.lax.scan(one_step, (state, base), (batches, rates))
+        return state, metrics
+
+    one = meshes.replicated(program.mesh)
+    out = (_state_shardings(program), {"loss": one, "gradient_norm": one})
+    return jax.jit(train, donate_argnums=0, out_shardings=out)
+
+
+@functools.cache
+def _evaluate(program: Program) -> Any:
+    def evaluate(tuned: Any, base: Any, batches: Any) -> tuple[jax.Array, jax.Array]:
+        with program.mesh, nn.logical_axis_rules(program.layout.rules):
+            return jax.lax.map(lambda batch: _loss_sums(program, tuned, base, batch), batches)
+
+    return jax.jit(evaluate, out_shardings=meshes.replicated(program.mesh))
+
+
+def _loss_sums(program: Program, tuned: Any, base: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
+    losses = program.module.apply(program.method.variables(tuned, base), batch["inputs"], batch["targets"])
+    return jnp.sum(losses * batch["weights"]), jnp.sum(batch["weights"])
+
+
+def _loss_and_gradients(program: Program, tuned: Any, base: Any, batch: Any) -> tuple[jax.Array, Any]:
+    """Mean nats per target token of the whole batch, and its gradient.
+
+    Microbatches add sums, not means, so that accumulation does not change the objective.
+    """
+
+    def summed(trained: Any, part: Any) -> jax.Array:
+        return _loss_sums(program, trained, base, part)[0]
+
+    tokens = jnp.sum(batch["weights"])
+    if program.microbatches == 1:
+        total, gradients = jax.value_and_grad(summed)(tuned, batch)
+    else:
+        parts = jax.tree.map(lambda leaf: leaf.reshape(program.microbatches, -1, *leaf.shape[1:]), batch)
+
+        def add(carry: Any, part: Any) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, carry, jax.value_and_grad(summed)(tuned, part)), None
+
+        zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, tuned))
+        (total, gradients), _ = jax.lax.scan(add, zero, parts)
+    return total / tokens, jax.tree.map(lambda gradient: gradient / tokens, gradients)
