@@ -42,6 +42,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Paragraph:
+    """Running text; `quiet` sets it small and grey."""
+
     text: str
     quiet: bool = False
     kind: str = "paragraph"
@@ -49,6 +51,8 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Heading:
+    """A heading inside a section."""
+
     text: str
     kind: str = "heading"
 
@@ -63,6 +67,8 @@ class Note:
 
 @dataclass(frozen=True)
 class Bullets:
+    """A list of statements."""
+
     items: Sequence[str]
     kind: str = "bullets"
 
@@ -88,6 +94,8 @@ class Picture:
 
 @dataclass(frozen=True)
 class Code:
+    """Preformatted text."""
+
     text: str
     kind: str = "code"
 

@@ -28,7 +28,9 @@ def build_report(study_dir: str | Path, out: str | Path | None = None) -> Path:
     study = read_study(study_dir)
     path = Path(out) if out is not None else study.folder / "report.html"
     first, parts = answer(study), sections.all_sections(study, path.parent)
-    drawings = drawings_of(first.parts) + [drawing for section in parts for drawing in drawings_of(section.parts)]
+    drawings = drawings_of(first.parts) + [
+        drawing for section in parts for drawing in drawings_of(section.parts)
+    ]
     for drawing in drawings:
         drawing.save(path.parent / "figures")
     return files.write_text(path, _page(study, first, parts))
@@ -39,7 +41,10 @@ def _page(study: Study, first, parts) -> str:
     from markupsafe import Markup
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
     created = str(study.description.get("created", ""))[:10]

@@ -7,23 +7,43 @@ from scaling_jax.reports.blocks import Cell, Paragraph, Section, Table
 from scaling_jax.reports.curves import colour_key
 from scaling_jax.reports.study_data import Run, Study
 
-_HEADER = ["Method", "Model", "Parameters", "Tuned", "Share", "s per run", "s per step", "Tokens/s",
-           "Peak memory", "Checkpoint"]
+_HEADER = [
+    "Method",
+    "Model",
+    "Parameters",
+    "Tuned",
+    "Share",
+    "s per run",
+    "s per step",
+    "Tokens/s",
+    "Peak memory",
+    "Checkpoint",
+]
 
 
 def section(study: Study) -> Section:
     """Medians over the finished runs of a method and model; time is summed over all runs."""
     parts = []
     for task in study.tasks:
-        rows = [_row(study, method, runs) for method in study.methods(task) for runs in _by_model(study, task, method)]
-        parts.append(Table(f"Costs, {task}", _HEADER, rows, text=(0, 1), caption=task if len(study.tasks) > 1 else ""))
+        rows = [
+            _row(study, method, runs)
+            for method in study.methods(task)
+            for runs in _by_model(study, task, method)
+        ]
+        parts.append(
+            Table(f"Costs, {task}", _HEADER, rows, text=(0, 1), caption=task if len(study.tasks) > 1 else "")
+        )
     total = sum(run.numbers.get("train_seconds", 0.0) for run in study.done)
     device = study.description.get("device")
-    parts.append(Paragraph(
-        f"Medians over the finished runs of a row, measured on {device_text(device)}. All {len(study.done)} "
-        f"finetuning runs together trained for {words.seconds(total)}, pretraining not counted. Tuned: parameters "
-        "that training changes and an adapter checkpoint stores; share: of the base model. Peak memory is the "
-        "whole process, so where runs share a process it is an upper bound.", quiet=True))
+    parts.append(
+        Paragraph(
+            f"Medians over the finished runs of a row, measured on {device_text(device)}. All "
+            f"{len(study.done)} finetuning runs together trained for {words.seconds(total)}, pretraining not "
+            "counted. Tuned: parameters that training changes and an adapter checkpoint stores; share: of "
+            "the base model. Peak memory is the whole process's.",
+            quiet=True,
+        )
+    )
     return Section("costs", "Costs", "What it cost", parts)
 
 
@@ -52,9 +72,15 @@ def _row(study: Study, method: str, runs: list[Run]) -> list:
     size = runs[0].numbers.get("tuning_size")
     label = words.method(method) + (f", size {size:.0f}" if size else "")
     return [
-        Cell(label, key=colour_key(study, method)), runs[0].model, words.count(total), words.count(tuned), share,
-        words.number(_median(runs, "train_seconds")), words.number(_median(runs, "step_seconds"), 2),
-        words.count(_median(runs, "tokens_per_second")), words.bytes_text(_median(runs, "peak_memory_bytes")),
+        Cell(label, key=colour_key(study, method)),
+        runs[0].model,
+        words.count(total),
+        words.count(tuned),
+        share,
+        words.number(_median(runs, "train_seconds")),
+        words.number(_median(runs, "step_seconds"), 2),
+        words.count(_median(runs, "tokens_per_second")),
+        words.bytes_text(_median(runs, "peak_memory_bytes")),
         words.bytes_text(_median(runs, "checkpoint_bytes")),
     ]
 

@@ -3,12 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from scaling_jax.reports import figures, words
-from scaling_jax.reports.blocks import Panels, Paragraph, Section, Table
-from scaling_jax.reports.exponents import level
-from scaling_jax.reports.figures import Interval
+from scaling_jax.reports.blocks import Paragraph, Section
 from scaling_jax.reports.study_data import Study
-from scaling_jax.reports.theme import MUTED
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,12 @@ def read(study: Study) -> list[Critical]:
 def find(found: list[Critical], task: str, pair: set[str], x: float) -> Critical | None:
     """The crossing of two methods at model size `x`."""
     for one in found:
-        if one.task == task and set(one.methods) == pair and one.factor == "model_size" and math.isclose(one.x, x):
+        if (
+            one.task == task
+            and set(one.methods) == pair
+            and one.factor == "model_size"
+            and math.isclose(one.x, x)
+        ):
             return one
     return None
 

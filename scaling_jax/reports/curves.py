@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from scaling_jax.laws.results import Fit
 from scaling_jax.reports import figures, theme, words
-from scaling_jax.reports.evidence import Fit, evaluate, find_fit, rows_of, x_column
+from scaling_jax.reports.evidence import find_fit, predict, rows_of, sizes, x_column
 from scaling_jax.reports.figures import Crossing, Series
 from scaling_jax.reports.study_data import Run, Study
 from scaling_jax.reports.theme import Drawing
@@ -34,18 +35,13 @@ def series(
     if fit is None:
         return Series(label, colour, examples, loss, held_out, label_colour)
     grid = np.geomspace(examples.min(), examples.max(), 60)
-    band = evaluate(fit, x, grid)
-    bounded = np.isfinite(band.low).all() and np.isfinite(band.high).all()
-    low, high = (band.low, band.high) if bounded else (np.empty(0), np.empty(0))
-    return Series(label, colour, examples, loss, held_out, label_colour, grid, band.value, low, high)
+    value, low, high = predict(fit, x, grid)
+    return Series(label, colour, examples, loss, held_out, label_colour, grid, value, low, high)
 
 
-def sizes(fit: Fit, rows: Sequence[tuple[Run, bool]]) -> list[float]:
-    """The distinct values of the law's X among `rows`, ascending."""
-    return sorted({run[x_column(fit)] for run, _ in rows})
-
-
-def methods_at_largest(study: Study, task: str, crossings: Sequence[Crossing]) -> tuple[Drawing, Drawing] | None:
+def methods_at_largest(
+    study: Study, task: str, crossings: Sequence[Crossing]
+) -> tuple[Drawing, Drawing] | None:
     """Loss against examples of every method at the largest model: for wide and for narrow screens."""
     drawn, model = [], ""
     for method in study.methods(task):
@@ -67,8 +63,16 @@ def methods_at_largest(study: Study, task: str, crossings: Sequence[Crossing]) -
         for one in drawn
     )
     return tuple(
-        figures.curves(f"{name}-{task}", title, description, drawn, "Finetuning examples",
-                       f"Test loss ({words.LOSS_UNIT})", size=size, crossings=crossings)
+        figures.curves(
+            f"{name}-{task}",
+            title,
+            description,
+            drawn,
+            "Finetuning examples",
+            f"Test loss ({words.LOSS_UNIT})",
+            size=size,
+            crossings=crossings,
+        )
         for name, size in (("methods", _WIDE), ("methods-narrow", _NARROW))
     )
 
@@ -83,25 +87,39 @@ def panels(study: Study, task: str, factor: str) -> list[Drawing]:
         rows = rows_of(study, fit)
         levels = sizes(fit, rows)
         lines = [
-            series(words.count(level), theme.ordered(position, len(levels)), theme.INK,
-                   [(run, hidden) for run, hidden in rows if run[x_column(fit)] == level], fit, level)
+            series(
+                words.count(level),
+                theme.ordered(position, len(levels)),
+                theme.INK,
+                [(run, hidden) for run, hidden in rows if run[x_column(fit)] == level],
+                fit,
+                level,
+            )
             for position, level in enumerate(levels)
         ]
         drawn.append((method, fit, lines))
     if not drawn:
         return []
     everything = [line for _, _, lines in drawn for line in lines]
-    return [_panel(task, factor, method, fit, lines, figures.span(everything)) for method, fit, lines in drawn]
+    return [
+        _panel(task, factor, method, fit, lines, figures.span(everything)) for method, fit, lines in drawn
+    ]
 
 
 def _panel(task: str, factor: str, method: str, fit: Fit, lines: Sequence[Series], y_range) -> Drawing:
     x_name = words.column(x_column(fit))
-    ends = "; ".join(f"{line.label} {x_name}: {words.loss(line.line_y[0])} down to {words.loss(line.line_y[-1])}"
-                     for line in lines)
+    ends = "; ".join(
+        f"{line.label} {x_name}: {words.loss(line.line_y[0])} down to {words.loss(line.line_y[-1])}"
+        for line in lines
+    )
     return figures.curves(
         f"{factor.replace('_', '-')}-{task}-{method}",
         f"{words.method(method)}: test loss against finetuning examples, one line per {words.factor(factor)}",
         f"From the fewest to the most examples, by the fitted law: {ends}.",
-        lines, "Finetuning examples", f"Test loss ({words.LOSS_UNIT})",
-        size=_PANEL, heading=words.capital(words.method(method)), y_range=y_range,
+        lines,
+        "Finetuning examples",
+        f"Test loss ({words.LOSS_UNIT})",
+        size=_PANEL,
+        heading=words.capital(words.method(method)),
+        y_range=y_range,
     )

@@ -1,56 +1,81 @@
-"""Joins fits with the rows they were made from, and evaluates a fit along a curve."""
+"""Finds fits by what they are about, and joins them with the rows they were made from."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from scaling_jax.laws.law import find_law
+from scaling_jax.laws.results import Fit
+from scaling_jax.laws.table import Table, table_of
 from scaling_jax.reports.study_data import Run, Study
 
-Fit = Mapping[str, Any]
 
-
-@dataclass(frozen=True)
-class Band:
-    """A law evaluated at some points [n]: its value and the bounds of its interval (NaN without one)."""
-
-    value: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+def factor_of(fit: Fit) -> str:
+    """What the law varies beside the examples: "single", "model_size", "pretraining" or "tuning_size"."""
+    return str(fit.extra.get("factor", ""))
 
 
 def find_fit(study: Study, task: str, method: str, factor: str, law: str = "multiplicative") -> Fit | None:
-    """The entry of fits.json for that group, None when there is none or it could not be fitted."""
+    """The fit of that group, None when there is none."""
+    wanted = (law, factor, task, method)
     for fit in study.fits:
-        group = fit.get("group", {})
-        if (fit.get("law"), fit.get("factor"), group.get("task"), group.get("method")) == (
-            law, factor, task, method
-        ) and fit.get("parameters"):
+        if (fit.law, factor_of(fit), str(fit.group.get("task")), str(fit.group.get("method"))) == wanted:
             return fit
     return None
 
 
-def evaluate(fit: Fit, x: Sequence[float] | float, examples: Sequence[float] | float) -> Band:
-    """The fitted law at sizes `x` and numbers of examples, broadcast to [n]."""
-    x, examples = np.broadcast_arrays(np.atleast_1d(np.asarray(x, float)), np.atleast_1d(np.asarray(examples, float)))
-    value = np.asarray(find_law(fit["law"]).predict(fit["parameters"], {"x": x, "d": examples}))
-    nothing = np.full(value.shape, math.nan)
-    return Band(value, nothing, nothing)
-
-
 def x_column(fit: Fit) -> str:
     """The results column that is the law's X."""
-    return str(fit["columns"]["x"])
+    return fit.columns["x"]
+
+
+def level(study: Study) -> str:
+    """The level of the intervals as text, from the fits themselves."""
+    levels = {fit.level for fit in study.fits}
+    return f"{100 * min(levels):.0f}%" if levels else "90%"
+
+
+def bounds(fit: Fit, parameter: str) -> tuple[float, float]:
+    """The interval of a parameter, NaN where there is none."""
+    return fit.intervals.get(parameter, (math.nan, math.nan))
 
 
 def rows_of(study: Study, fit: Fit) -> list[tuple[Run, bool]]:
-    """The finished rows the fit is about, each with whether it was held out."""
-    group = fit["group"]
-    runs = [run for run in study.done if all(getattr(run, key) == value for key, value in group.items())]
-    if fit["factor"] == "model_size":
-        most = max(run["pretrain_tokens"] for run in runs)
-        runs = [run for run in runs if run["pretrain_tokens"] == most]
-    return [(run, run["finetune_examples"] >= 16000) for run in runs]
+    """The finished rows a fit is about, each with whether it was held out.
+
+    Both are decided as when fitting: by the fit's own group, condition and hold-out expression.
+    """
+    runs = [run for run in study.done if all(_same(run, *pair) for pair in fit.group.items())]
+    if fit.where and runs:
+        keep = _table(runs).matches(fit.where)
+        runs = [run for run, kept in zip(runs, keep, strict=True) if kept]
+    if not runs or not fit.hold_out:
+        return [(run, False) for run in runs]
+    held = _table(runs).matches(fit.hold_out)
+    return [(run, bool(hidden)) for run, hidden in zip(runs, held, strict=True)]
+
+
+def sizes(fit: Fit, rows: Sequence[tuple[Run, bool]]) -> list[float]:
+    """The distinct values of the law's X among `rows`, ascending."""
+    return sorted({run[x_column(fit)] for run, _ in rows})
+
+
+def predict(fit: Fit, x, examples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The law at sizes `x` and numbers of examples, broadcast to [n]: (value, low, high)."""
+    x, examples = np.broadcast_arrays(np.atleast_1d(np.asarray(x, float)), np.asarray(examples, float))
+    return fit.predict({"x": x, "d": examples})
+
+
+def _same(run: Run, column: str, value) -> bool:
+    """Whether a cell holds a group's value, which `Fit` keeps as a number where it is one."""
+    cell = run.cells.get(column, "")
+    if isinstance(value, str) or not cell:
+        return cell == str(value)
+    try:
+        return float(cell) == float(value)
+    except ValueError:
+        return False
+
+
+def _table(runs: Sequence[Run]) -> Table:
+    return table_of("results.csv", {name: [run.cells[name] for run in runs] for name in runs[0].cells})

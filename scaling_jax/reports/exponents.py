@@ -1,12 +1,10 @@
 """The fitted parameters with their intervals, in the layout of Zhang et al. (ICLR 2024), Table 4."""
 
-import math
-from collections.abc import Sequence
-
+from scaling_jax.laws.results import Fit
 from scaling_jax.reports import figures, words
-from scaling_jax.reports.blocks import Bullets, Cell, Heading, Note, Panels, Paragraph, Section, Table
+from scaling_jax.reports.blocks import Bullets, Cell, Heading, Panels, Paragraph, Section, Table
 from scaling_jax.reports.curves import method_colour
-from scaling_jax.reports.evidence import Fit, find_fit
+from scaling_jax.reports.evidence import bounds, factor_of, find_fit, level
 from scaling_jax.reports.figures import Interval
 from scaling_jax.reports.study_data import Study
 from scaling_jax.reports.theme import Drawing
@@ -37,24 +35,18 @@ def section(study: Study) -> Section:
         parts.append(_table(study, task))
     unknown = unidentified(study)
     parts.append(Heading("What these runs do not pin down"))
-    parts.append(Bullets(unknown) if unknown else Paragraph("Every parameter above is identified by the runs."))
-    for warning in _failures(study):
-        parts.append(Note(warning))
+    parts.append(
+        Bullets(unknown) if unknown else Paragraph("Every parameter above is identified by the runs.")
+    )
     return Section("exponents", "Exponents", "Exponents and floors, with intervals", parts)
 
 
 def _forest_caption(study: Study) -> str:
     return (
         f"Dots are estimates, bars {level(study)} bootstrap intervals. αₘ: how fast loss falls with model "
-        "size; αₚ: with pretraining tokens; β: with finetuning examples. An arrowhead marks an interval that runs "
-        "past the edge of the figure."
+        "size; αₚ: with pretraining tokens; β: with finetuning examples. An arrowhead marks an interval that "
+        "runs past the edge of the figure."
     )
-
-
-def level(study: Study) -> str:
-    """The level of the intervals as text, from the fits themselves."""
-    levels = {fit.get("interval_level") for fit in study.fits if fit.get("interval_level")}
-    return f"{100 * min(levels):.0f}%" if levels else "90%"
 
 
 def _forests(study: Study, task: str) -> list[Drawing]:
@@ -66,36 +58,38 @@ def _forests(study: Study, task: str) -> list[Drawing]:
         rows = []
         for method in study.methods(task):
             fit = find_fit(study, task, method, factor)
-            if fit is None or parameter not in fit["parameters"]:
+            if fit is None or parameter not in fit.parameters:
                 continue
             low, high = bounds(fit, parameter)
-            rows.append(Interval(symbol, words.method(method), method_colour(study, method),
-                                 fit["parameters"][parameter], low, high))
+            rows.append(
+                Interval(
+                    symbol,
+                    words.method(method),
+                    method_colour(study, method),
+                    fit.parameters[parameter],
+                    low,
+                    high,
+                )
+            )
         if rows:
             name = f"exponent-{factor}-{parameter}-{task}".replace("_", "-")
-            about = "; ".join(f"{row.label} {words.parameter(row.value)} "
-                              f"{words.between(row.low, row.high, words.parameter)}"
-                              for row in rows)
-            found.append(figures.intervals(name, f"{symbol} ({meaning}) by method", about, rows,
-                                           f"{symbol}, exponent of {meaning}", width=3.35, limits=_limits(rows)))
+            about = "; ".join(
+                f"{row.label} {words.parameter(row.value)} "
+                f"{words.between(row.low, row.high, words.parameter)}"
+                for row in rows
+            )
+            found.append(
+                figures.intervals(
+                    name,
+                    f"{symbol} ({meaning}) by method",
+                    about,
+                    rows,
+                    f"{symbol}, exponent of {meaning}",
+                    width=3.35,
+                    limits=figures.limits(rows, 0.0),
+                )
+            )
     return found
-
-
-def _limits(rows: Sequence[Interval]) -> tuple[float, float]:
-    """A range that holds every estimate and the bars, but not an unbounded bar that would flatten the rest."""
-    values = [row.value for row in rows] + [0.0]
-    reach = 2.5 * (max(values) - min(values) or 1.0)
-    ends = [end for row in rows for end in (row.low, row.high) if math.isfinite(end)]
-    low = max(min(values + ends), min(values) - reach)
-    high = min(max(values + ends), max(values) + reach)
-    margin = 0.06 * (high - low or 1.0)
-    return (low if low == 0 else low - margin), high + margin
-
-
-def bounds(fit: Fit, parameter: str) -> tuple[float, float]:
-    """The interval of a parameter, NaN where there is none."""
-    low, high = (fit.get("intervals") or {}).get(parameter) or (math.nan, math.nan)
-    return (math.nan if low is None else low), (math.nan if high is None else high)
 
 
 def _table(study: Study, task: str) -> Table:
@@ -109,7 +103,10 @@ def _table(study: Study, task: str) -> Table:
         rows.append([Cell(symbol), meaning, *cells])
     header = ["", "of", *[words.capital(words.method(method)) for method in methods]]
     return Table(
-        f"Fitted parameters of the multiplicative law, {task}", header, rows, text=(0, 1),
+        f"Fitted parameters of the multiplicative law, {task}",
+        header,
+        rows,
+        text=(0, 1),
         caption=f"Multiplicative law L = A · X⁻ᵅ · D⁻ᵝ + E, {words.LOSS_UNIT}; {level(study)} intervals "
         "in brackets. ? marks a parameter the runs do not identify.",
     )
@@ -119,39 +116,33 @@ def owner(study: Study, task: str, method: str, factor: str, parameter: str) -> 
     """The fit a table cell is read from; β and E are shared, so any factor's fit has them."""
     factors = [factor] + (["pretraining", "tuning_size"] if parameter in _SHARED else [])
     found = (find_fit(study, task, method, one) for one in factors)
-    return next((fit for fit in found if fit is not None and parameter in fit["parameters"]), None)
+    return next((fit for fit in found if fit is not None and parameter in fit.parameters), None)
 
 
 def _cell(fit: Fit, parameter: str) -> Cell:
-    mark = "" if (fit.get("identified") or {}).get(parameter, True) is True else " ?"
-    return Cell(words.parameter(fit["parameters"][parameter]) + mark,
-                words.between(*bounds(fit, parameter), words.parameter))
+    mark = "" if fit.identified.get(parameter, True) is True else " ?"
+    return Cell(
+        words.parameter(fit.parameters[parameter]) + mark,
+        words.between(*bounds(fit, parameter), words.parameter),
+    )
 
 
 def unidentified(study: Study) -> list[str]:
-    """One line per method, factor and parameter that the multiplicative fits do not identify, with the reason."""
+    """One line per parameter that a multiplicative fit does not identify, with the reason."""
     symbols = {(factor, parameter): symbol for symbol, factor, parameter, _ in ROWS}
     found = []
     for fit in study.fits:
-        if fit.get("law") != "multiplicative":
+        if fit.law != "multiplicative":
             continue
-        for parameter, reason in (fit.get("identified") or {}).items():
+        for parameter, reason in fit.identified.items():
             if reason is True:
                 continue
-            symbol = symbols.get((fit["factor"], parameter), parameter)
-            group = fit["group"]
+            symbol = symbols.get((factor_of(fit), parameter), parameter)
+            group = fit.group
             where = f"{group.get('task')}, " if len(study.tasks) > 1 else ""
             text = reason if isinstance(reason, str) else "the runs do not identify it"
-            found.append(f"{where}{words.method(str(group.get('method')))}, {words.factor(fit['factor'])} law, "
-                         f"{symbol}: {text}")
-    return found
-
-
-def _failures(study: Study) -> list[str]:
-    found = []
-    for fit in study.fits:
-        if not fit.get("parameters"):
-            group = fit.get("group", {})
-            found.append(f"No {fit.get('law')} fit over {words.factor(str(fit.get('factor')))} for "
-                         f"{words.method(str(group.get('method')))}: {fit.get('status')}.")
+            found.append(
+                f"{where}{words.method(str(group.get('method')))}, {words.factor(factor_of(fit))} law, "
+                f"{symbol}: {text}"
+            )
     return found

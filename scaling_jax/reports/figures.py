@@ -1,5 +1,6 @@
 """The figures, each a function from plain series to a `Drawing`. Nothing here knows about studies or laws."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -115,20 +116,43 @@ def _draw(axes, one: Series) -> None:
     if one.line_x.size:
         axes.plot(one.line_x, one.line_y, color=one.colour, linewidth=1.6, solid_capstyle="round")
     fitted = ~one.held_out
-    axes.plot(one.x[fitted], one.y[fitted], "o", markersize=3.6, color=one.colour, markeredgewidth=0, alpha=0.9)
-    axes.plot(one.x[one.held_out], one.y[one.held_out], "o", markersize=4.4, markerfacecolor=theme.PAPER,
-              markeredgecolor=one.colour, markeredgewidth=1.2)
+    axes.plot(
+        one.x[fitted], one.y[fitted], "o", markersize=3.6, color=one.colour, markeredgewidth=0, alpha=0.9
+    )
+    axes.plot(
+        one.x[one.held_out],
+        one.y[one.held_out],
+        "o",
+        markersize=4.4,
+        markerfacecolor=theme.PAPER,
+        markeredgecolor=one.colour,
+        markeredgewidth=1.2,
+    )
 
 
 def _mark_crossing(axes, crossing: Crossing) -> None:
     """A bar at the foot of the axes over the interval, a tick at the estimate."""
     foot = axes.get_xaxis_transform()
     low, high = axes.get_xlim()
-    axes.plot([max(crossing.low, low), min(crossing.high, high)], [0.03, 0.03], transform=foot,
-              color=theme.MUTED, linewidth=3, alpha=0.45, solid_capstyle="butt")
+    axes.plot(
+        [max(crossing.low, low), min(crossing.high, high)],
+        [0.03, 0.03],
+        transform=foot,
+        color=theme.MUTED,
+        linewidth=3,
+        alpha=0.45,
+        solid_capstyle="butt",
+    )
     axes.plot([crossing.at, crossing.at], [0.0, 0.06], transform=foot, color=theme.INK, linewidth=1.2)
-    axes.annotate(crossing.label, (crossing.at, 0.07), xycoords=foot, ha="center", va="bottom",
-                  fontsize=8, color=theme.MUTED)
+    axes.annotate(
+        crossing.label,
+        (crossing.at, 0.07),
+        xycoords=foot,
+        ha="center",
+        va="bottom",
+        fontsize=8,
+        color=theme.MUTED,
+    )
 
 
 def _label_ends(axes, series: Sequence[Series]) -> None:
@@ -142,16 +166,25 @@ def _label_ends(axes, series: Sequence[Series]) -> None:
         if x.size:
             ends.append([float(np.clip(y[np.argmax(x)], low, high)), one])
     ends.sort(key=lambda end: end[0])
-    for before, after in zip(ends, ends[1:]):
+    for before, after in itertools.pairwise(ends):
         after[0] = max(after[0], before[0] + gap)
-    for after, before in zip(ends[::-1], ends[-2::-1]):
+    for after, before in itertools.pairwise(ends[::-1]):
         if after[0] > high:
             after[0] = high
         before[0] = min(before[0], after[0] - gap)
     for height, one in ends:
-        axes.annotate(one.label, (1.0, height), xycoords=axes.get_yaxis_transform(), xytext=(4, 0),
-                      textcoords="offset points", va="center", ha="left", color=one.label_colour, fontsize=8.5,
-                      annotation_clip=False)
+        axes.annotate(
+            one.label,
+            (1.0, height),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            ha="left",
+            color=one.label_colour,
+            fontsize=8.5,
+            annotation_clip=False,
+        )
 
 
 def intervals(
@@ -163,7 +196,7 @@ def intervals(
     *,
     width: float,
     truth: tuple[str, float] | None = None,
-    limits: tuple[float, float] | None = None,
+    limits: tuple[float, float],
     logarithmic: bool = False,
 ) -> Drawing:
     """Estimates with intervals, one line each, grouped; `truth` draws a labelled vertical line.
@@ -174,8 +207,10 @@ def intervals(
         logarithmic: whether the x axis is logarithmic (counts) or linear (parameters).
     """
     height = 0.62 + 0.235 * len(rows) + 0.16 * len({row.group for row in rows})
-    figure, axes = theme.pyplot().subplots(figsize=(width, height + (0.2 if truth else 0)), layout="constrained")
-    low, high = limits or _interval_limits(rows, truth)
+    figure, axes = theme.pyplot().subplots(
+        figsize=(width, height + (0.2 if truth else 0)), layout="constrained"
+    )
+    low, high = limits
     positions, position, group = [], 0.0, rows[0].group
     for row in rows:
         position += 1.0 + (0.7 if row.group != group else 0.0)
@@ -184,8 +219,17 @@ def intervals(
         _draw_interval(axes, row, position, low, high)
     if truth:
         axes.axvline(truth[1], color=theme.TRUTH, linewidth=1.2)
-        axes.annotate(truth[0], (truth[1], 1.0), xycoords=axes.get_xaxis_transform(), xytext=(0, 3),
-                      textcoords="offset points", ha="center", va="bottom", fontsize=8.5, color=theme.TRUTH)
+        axes.annotate(
+            truth[0],
+            (truth[1], 1.0),
+            xycoords=axes.get_xaxis_transform(),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=8.5,
+            color=theme.TRUTH,
+        )
     axes.set_yticks(positions, [row.label for row in rows])
     axes.set_ylim(position + 0.8, 0.2)
     if logarithmic:
@@ -200,23 +244,39 @@ def intervals(
     return theme.finish(figure, name, title, description)
 
 
-def _interval_limits(rows: Sequence[Interval], truth: tuple[str, float] | None) -> tuple[float, float]:
-    values = [value for row in rows for value in (row.value, row.low, row.high) if np.isfinite(value)]
-    values += [truth[1]] if truth else []
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    margin = 0.05 * (high - low or 1.0)
-    return low - margin, high + margin
+def limits(rows: Sequence[Interval], anchor: float) -> tuple[float, float]:
+    """X range with `anchor`, every estimate and the bars, but without a bar that would flatten the rest."""
+    values = [row.value for row in rows] + [anchor]
+    reach = 2.5 * (max(values) - min(values) or abs(anchor) or 1.0)
+    ends = [end for row in rows for end in (row.low, row.high) if np.isfinite(end)]
+    low = max(min(values + ends), min(values) - reach)
+    high = min(max(values + ends), max(values) + reach)
+    margin = 0.06 * (high - low or 1.0)
+    return (low if low == anchor == 0 else low - margin), high + margin
 
 
 def _draw_interval(axes, row: Interval, height: float, low: float, high: float) -> None:
     if np.isfinite(row.low) and np.isfinite(row.high):
         left, right = np.clip([row.low, row.high], low, high)
-        axes.plot([left, right], [height, height], color=row.colour, linewidth=2.2, alpha=0.55,
-                  solid_capstyle="butt")
+        axes.plot(
+            [left, right],
+            [height, height],
+            color=row.colour,
+            linewidth=2.2,
+            alpha=0.55,
+            solid_capstyle="butt",
+        )
         for cut, edge, marker in ((row.low < low, low, "<"), (row.high > high, high, ">")):
             if cut:
-                axes.plot([edge], [height], marker, color=row.colour, markersize=4.5, markeredgewidth=0,
-                          clip_on=False)
+                axes.plot(
+                    [edge],
+                    [height],
+                    marker,
+                    color=row.colour,
+                    markersize=4.5,
+                    markeredgewidth=0,
+                    clip_on=False,
+                )
     if low <= row.value <= high:
         axes.plot([row.value], [height], "o", color=row.colour, markersize=5, markeredgewidth=0)
 
@@ -235,8 +295,16 @@ def predicted_against_measured(
     figure, axes = theme.pyplot().subplots(figsize=(3.35, 3.3), layout="constrained")
     axes.plot(limits, limits, color=theme.MUTED, linewidth=0.9)
     for one in series:
-        axes.plot(one.x, one.y, "o", markersize=4.4, markerfacecolor=theme.PAPER, markeredgecolor=one.colour,
-                  markeredgewidth=1.2, label=one.label)
+        axes.plot(
+            one.x,
+            one.y,
+            "o",
+            markersize=4.4,
+            markerfacecolor=theme.PAPER,
+            markeredgecolor=one.colour,
+            markeredgewidth=1.2,
+            label=one.label,
+        )
     axes.set_xlim(limits)
     axes.set_ylim(limits)
     axes.set_aspect("equal")

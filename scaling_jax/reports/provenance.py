@@ -7,13 +7,25 @@ from pathlib import Path
 from urllib.parse import quote
 
 from scaling_jax.reports import words
-from scaling_jax.reports.blocks import Bullets, Cell, Code, Details, Heading, Paragraph, Section, Table
+from scaling_jax.reports.blocks import Bullets, Cell, Code, Details, Paragraph, Section, Table
 from scaling_jax.reports.costs import device_text
 from scaling_jax.reports.evidence import rows_of
 from scaling_jax.reports.study_data import Run, Study
 
-_RUN_HEADER = ["Run", "Task", "Method", "Model", "Pretraining tokens", "Examples", "Seed", "Best step", "Dev loss",
-               "Test loss", "Used as", "Status"]
+_RUN_HEADER = [
+    "Run",
+    "Task",
+    "Method",
+    "Model",
+    "Pretraining tokens",
+    "Examples",
+    "Seed",
+    "Best step",
+    "Dev loss",
+    "Test loss",
+    "Used as",
+    "Status",
+]
 
 
 def left_out_section(study: Study, page_folder: Path) -> Section:
@@ -24,26 +36,31 @@ def left_out_section(study: Study, page_folder: Path) -> Section:
     else:
         counts = Counter(run.status for run in study.left_out)
         told = words.several(f"{number} {status}" for status, number in counts.items())
-        parts.append(Paragraph(f"{len(study.left_out)} of {len(study.runs)} rows carry no loss and entered no fit: "
-                               f"{told}. They are kept in results.csv with their reason."))
-        parts.append(Table(
-            "Rows left out", ["Run", "Method", "Model", "Examples", "Status", "Reason"],
-            [[_link(study, run, page_folder), words.method(run.method), run.model, words.count(run["finetune_examples"]),
-              run.status, run.reason or "no reason recorded"] for run in study.left_out], text=(0, 1, 2, 4, 5)))
-    dropped = [(fit, fit["rows"]["dropped"]) for fit in study.fits if (fit.get("rows") or {}).get("dropped")]
-    reasons = sorted({reason for _, rows in dropped for reason in _reasons(rows)})
-    if reasons:
-        parts.append(Bullets(reasons))
+        parts.append(
+            Paragraph(
+                f"{len(study.left_out)} of {len(study.runs)} rows carry no loss and entered no fit: "
+                f"{told}. They are kept in results.csv with their reason."
+            )
+        )
+        parts.append(
+            Table(
+                "Rows left out",
+                ["Run", "Method", "Model", "Examples", "Status", "Reason"],
+                [
+                    [
+                        _link(study, run, page_folder),
+                        words.method(run.method),
+                        run.model,
+                        words.count(run["finetune_examples"]),
+                        run.status,
+                        run.reason or "no reason recorded",
+                    ]
+                    for run in study.left_out
+                ],
+                text=(0, 1, 2, 4, 5),
+            )
+        )
     return Section("left-out", "Rows left out", "Rows left out, and why", parts)
-
-
-def _reasons(dropped) -> list[str]:
-    """Reasons in a fit's `dropped`, which is a count, a list, or a count by reason."""
-    if isinstance(dropped, dict):
-        return [str(reason) for reason in dropped]
-    if isinstance(dropped, list):
-        return [str(entry.get("reason", "")) for entry in dropped if isinstance(entry, dict) and entry.get("reason")]
-    return []
 
 
 def reproduce_section(study: Study, page_folder: Path) -> Section:
@@ -56,18 +73,27 @@ def reproduce_section(study: Study, page_folder: Path) -> Section:
     items = [
         f"Device: {device_text(about.get('device'))}.",
         "Seeds: " + (words.several(map(str, seeds)) if seeds else "not recorded") + ".",
-        "Versions: " + (", ".join(f"{key} {value}" for key, value in (about.get("versions") or {}).items())
-                        or "not recorded") + ".",
+        "Versions: "
+        + (
+            ", ".join(f"{key} {value}" for key, value in (about.get("versions") or {}).items())
+            or "not recorded"
+        )
+        + ".",
         f"Held out before fitting: {about.get('hold_out') or 'nothing'}.",
     ]
     if rates:
         told = "; ".join(f"{words.method(str(method))} {rate}" for method, rate in rates.items())
         items.append(f"Learning rates, one policy per method: {told}.")
     parts = [
-        Code(f"scaling-jax study --gin_file {name}/config.gin --out {name}-again\nscaling-jax report {name}-again"),
+        Code(
+            f"scaling-jax study --gin_file {name}/config.gin --out {name}-again\n"
+            f"scaling-jax report {name}-again"
+        ),
         Bullets(items),
-        Paragraph("Every point in the figures is one row below; its link opens the record of that run (settings, "
-                  "metrics by step, costs, environment). The fits are in fits.json, the table in results.csv."),
+        Paragraph(
+            "Every point in the figures is one row below; its link opens the record of that run (settings, "
+            "metrics by step, costs, environment). The fits are in fits.json, the table in results.csv."
+        ),
         Details(f"All {len(study.runs)} runs", [runs_table(study, page_folder)]),
         Details("Configuration, resolved", [Code(str(about.get("config") or "not recorded"))]),
     ]
@@ -81,11 +107,20 @@ def runs_table(study: Study, page_folder: Path) -> Table:
     """Every row of results.csv with its role in the fits and a link to its record."""
     use = _use(study)
     rows = [
-        [_link(study, run, page_folder), run.task, words.method(run.method), run.model,
-         words.count(run["pretrain_tokens"]), words.count(run["finetune_examples"]),
-         f"{run['seed']:.0f}" if "seed" in run.numbers else "–",
-         f"{run['best_step']:.0f}" if "best_step" in run.numbers else "–", words.loss(run["dev_loss"]),
-         words.loss(run.loss), use.get(run.run_id, "no fit"), run.status]
+        [
+            _link(study, run, page_folder),
+            run.task,
+            words.method(run.method),
+            run.model,
+            words.count(run["pretrain_tokens"]),
+            words.count(run["finetune_examples"]),
+            f"{run['seed']:.0f}" if "seed" in run.numbers else "–",
+            f"{run['best_step']:.0f}" if "best_step" in run.numbers else "–",
+            words.loss(run["dev_loss"]),
+            words.loss(run.loss),
+            use.get(run.run_id, "no fit"),
+            run.status,
+        ]
         for run in study.runs
     ]
     return Table("All runs", _RUN_HEADER, rows, text=(0, 1, 2, 3, 10, 11), tall=True)
@@ -94,9 +129,8 @@ def runs_table(study: Study, page_folder: Path) -> Table:
 def _use(study: Study) -> dict[str, str]:
     found: dict[str, str] = {}
     for fit in study.fits:
-        if fit.get("parameters"):
-            for run, hidden in rows_of(study, fit):
-                found[run.run_id] = "held out" if hidden else found.get(run.run_id, "fitted")
+        for run, hidden in rows_of(study, fit):
+            found[run.run_id] = "held out" if hidden else found.get(run.run_id, "fitted")
     return found
 
 

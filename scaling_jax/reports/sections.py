@@ -2,7 +2,18 @@
 
 from pathlib import Path
 
-from scaling_jax.reports import costs, crossings, curves, entropy, exponents, factors, held_out, provenance, words
+from scaling_jax.reports import (
+    costs,
+    crossings,
+    curves,
+    entropy,
+    evidence,
+    exponents,
+    factors,
+    held_out,
+    provenance,
+    words,
+)
 from scaling_jax.reports.blocks import Heading, Panels, Paragraph, Section
 from scaling_jax.reports.study_data import Study
 
@@ -32,15 +43,25 @@ def loss_section(study: Study) -> Section:
             continue
         if len(study.tasks) > 1:
             parts.append(Heading(task))
-        parts.append(Panels(drawings, (
-            "Each point is one run (seeds are separate points); hollow points were held out of the fit. Lines are "
-            f"the joint law fitted to all sizes of a method at once, bands its {exponents.level(study)} interval. "
-            f"Line labels: {_size_name(study, task)}.")))
+        parts.append(
+            Panels(
+                drawings,
+                (
+                    "Each point is one run (seeds are separate points); hollow points were held out of the "
+                    "fit. Lines are the joint law fitted to all sizes of a method at once, bands its "
+                    f"{evidence.level(study)} interval. Line labels: {_size_name(study, task)}."
+                ),
+            )
+        )
     if not parts:
-        parts.append(Paragraph("No joint law over model size could be fitted; the runs are listed at the end."))
+        parts.append(
+            Paragraph("No joint law over model size could be fitted; the runs are listed at the end.")
+        )
     return Section("loss", "Loss", "Loss against finetuning examples, by model size", parts)
 
 
 def _size_name(study: Study, task: str) -> str:
-    fit = next(fit for method in study.methods(task) if (fit := curves.find_fit(study, task, method, "model_size")))
-    return words.column(curves.x_column(fit))
+    fit = next(
+        fit for method in study.methods(task) if (fit := evidence.find_fit(study, task, method, "model_size"))
+    )
+    return words.column(evidence.x_column(fit))

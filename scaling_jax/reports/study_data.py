@@ -8,19 +8,52 @@ from typing import Any
 
 from scaling_jax import files
 from scaling_jax.errors import InputError, did_you_mean
+from scaling_jax.laws import results
+from scaling_jax.laws.results import Fit
 
-REQUIRED = ("run_id", "task", "method", "model", "non_embedding_params", "pretrain_tokens",
-            "finetune_examples", "loss", "status")
-SIZES = ("model_params", "non_embedding_params", "pretrain_tokens", "finetune_examples", "finetune_tokens",
-         "tuning_size", "tuning_params")
-_MEASURED = ("dev_loss", "loss", "bleu", "chrf", "rouge_l", "accuracy", "judge_score", "step_seconds",
-             "train_seconds", "tokens_per_second", "peak_memory_bytes", "checkpoint_bytes", "steps", "best_step",
-             "seed", "subset_seed")
+REQUIRED = (
+    "run_id",
+    "task",
+    "method",
+    "model",
+    "non_embedding_params",
+    "pretrain_tokens",
+    "finetune_examples",
+    "loss",
+    "status",
+)
+SIZES = (
+    "model_params",
+    "non_embedding_params",
+    "pretrain_tokens",
+    "finetune_examples",
+    "finetune_tokens",
+    "tuning_size",
+    "tuning_params",
+)
+_MEASURED = (
+    "dev_loss",
+    "loss",
+    "bleu",
+    "chrf",
+    "rouge_l",
+    "accuracy",
+    "judge_score",
+    "step_seconds",
+    "train_seconds",
+    "tokens_per_second",
+    "peak_memory_bytes",
+    "checkpoint_bytes",
+    "steps",
+    "best_step",
+    "seed",
+    "subset_seed",
+)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One row of results.csv; `numbers` holds what was measured, absent where the cell is empty."""
+    """One row of results.csv: `cells` as text, `numbers` what was measured; an empty cell is absent."""
 
     line: int
     run_id: str
@@ -30,9 +63,11 @@ class Run:
     status: str
     reason: str
     record: str
+    cells: dict[str, str]
     numbers: dict[str, float]
 
     def __getitem__(self, column: str) -> float:
+        """The number in `column`, NaN when not measured."""
         return self.numbers.get(column, math.nan)
 
     @property
@@ -49,7 +84,7 @@ class Study:
         folder: the study folder.
         description: study.json.
         runs: all rows of results.csv.
-        fits: entries of fits.json.
+        fits: what fits.json holds.
         decision: decision.json, {} when there is none.
         facts: `facts` of the finetuning store's manifest, {} when unknown.
     """
@@ -57,12 +92,13 @@ class Study:
     folder: Path
     description: dict[str, Any]
     runs: tuple[Run, ...]
-    fits: tuple[dict[str, Any], ...]
+    fits: tuple[Fit, ...]
     decision: dict[str, Any]
     facts: dict[str, Any]
 
     @property
     def name(self) -> str:
+        """The study's name."""
         return str(self.description.get("name", self.folder.name))
 
     @property
@@ -78,6 +114,7 @@ class Study:
 
     @property
     def tasks(self) -> tuple[str, ...]:
+        """Tasks in the order of the table."""
         return _in_order(run.task for run in self.runs)
 
     def methods(self, task: str) -> tuple[str, ...]:
@@ -116,13 +153,11 @@ def read_runs(path: Path) -> tuple[Run, ...]:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from error
 
 
-def read_fits(path: Path) -> tuple[dict[str, Any], ...]:
-    """The entries of fits.json, which is a list of them or an object with the list under `fits`."""
-    content = files.read_json(path)
-    entries = content.get("fits") if isinstance(content, dict) else content
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise InputError(f"{path}: expected a list of fits")
-    return tuple(entries)
+def read_fits(path: Path) -> tuple[Fit, ...]:
+    """The fits of fits.json; () when the list is empty, as for a study nothing could be fitted to."""
+    if files.read_json(path) == []:
+        return ()
+    return tuple(results.read_fits(path))
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -152,8 +187,18 @@ def _run(path: Path, line: int, row: dict[str, Any]) -> Run:
             raise InputError(f"{path}:{line}: column {column!r}: {text!r} is not a number") from error
         if column in SIZES and not (math.isfinite(numbers[column]) and numbers[column] >= 0):
             raise InputError(f"{path}:{line}: column {column!r}: {text!r}; a size is zero or above")
-    return Run(line, row["run_id"], row["task"], row["method"], row["model"], row["status"],
-               row.get("reason") or "", row.get("record") or "", numbers)
+    return Run(
+        line,
+        row["run_id"],
+        row["task"],
+        row["method"],
+        row["model"],
+        row["status"],
+        row.get("reason") or "",
+        row.get("record") or "",
+        dict(row),
+        numbers,
+    )
 
 
 def _facts(folder: Path, description: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ read aloud, and takes the font of the page.
 """
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -25,11 +26,22 @@ _DARK_ROLES = {INK: "#e6e9ef", MUTED: "#9aa5b6", GRID: "#313947", PAPER: "#14181
 _ROLE_NAMES = {INK: "ink", MUTED: "muted", GRID: "rule", PAPER: "paper", TRUTH: "truth"}
 
 # Light and dark of each categorical colour; told apart by lightness too, for colour-blind readers.
-_CATEGORIES = (("#2463a8", "#79b4f2"), ("#bd540d", "#f2a25c"), ("#2d7d56", "#74cfa2"),
-               ("#a03a78", "#ee95c9"), ("#6f5a1e", "#d3bb70"), ("#3d3f9e", "#a5a7f7"))
+_CATEGORIES = (
+    ("#2463a8", "#79b4f2"),
+    ("#bd540d", "#f2a25c"),
+    ("#2d7d56", "#74cfa2"),
+    ("#a03a78", "#ee95c9"),
+    ("#6f5a1e", "#d3bb70"),
+    ("#3d3f9e", "#a5a7f7"),
+)
 # One hue from pale to deep, for ordered values such as model sizes (deep = large, also in the dark).
-_ORDERED = (("#7fb3c9", "#547889"), ("#4f99b8", "#5f93ab"), ("#2a7899", "#6fb0cc"), ("#175872", "#93d0ea"),
-            ("#0b3a4e", "#c4ebfb"))
+_ORDERED = (
+    ("#7fb3c9", "#547889"),
+    ("#4f99b8", "#5f93ab"),
+    ("#2a7899", "#6fb0cc"),
+    ("#175872", "#93d0ea"),
+    ("#0b3a4e", "#c4ebfb"),
+)
 
 _RC = {
     "svg.fonttype": "none",
@@ -131,7 +143,7 @@ def inline(drawing: Drawing) -> str:
     """The drawing as an <svg> element: colours as CSS variables, ids made unique, with title and desc."""
     from markupsafe import escape
 
-    text = drawing.svg[drawing.svg.index("<svg"):]
+    text = drawing.svg[drawing.svg.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     for light, variable in _variables().items():
         text = re.sub(rf"{light}\b", f"var(--{variable}, {light})", text, flags=re.I)
@@ -142,12 +154,12 @@ def inline(drawing: Drawing) -> str:
     box = re.search(r'viewBox="[^"]+"', head).group(0)
     label, about = f"{drawing.name}-title", f"{drawing.name}-desc"
     opening = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {box} role="img" '
-        f'aria-labelledby="{label} {about}" style="max-width:{round(drawing.width * 1.25)}px">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {box} '
+        f'role="img" aria-labelledby="{label} {about}" style="max-width:{round(drawing.width * 1.25)}px">'
         f'<title id="{label}">{escape(drawing.title)}</title><desc id="{about}">{escape(drawing.description)}'
         "</desc>"
     )
-    return opening + text[len(head):]
+    return opening + text[len(head) :]
 
 
 def css_variables(scheme: str) -> str:
@@ -180,7 +192,7 @@ def count_text(value: float) -> str:
 
 
 def log_ticks(low: float, high: float, preferred: Sequence[float] = (), most: int = 7) -> list[float]:
-    """Tick positions for a logarithmic axis: the study's own values if they fit, else 1, 2, 5 or powers of 10."""
+    """Tick positions for a logarithmic axis: the study's own values if they fit, else 1, 2, 5, 10."""
     inside = sorted({value for value in preferred if low <= value <= high})
     for stride in range(1, max(2, len(inside) // 2)):
         ticks = inside[::-1][::stride][::-1]
@@ -200,7 +212,7 @@ def log_ticks(low: float, high: float, preferred: Sequence[float] = (), most: in
 
 def _apart(values: Sequence[float], low: float, high: float, share: float) -> bool:
     width = math.log(high / low)
-    return all(math.log(after / before) >= share * width for before, after in zip(values, values[1:]))
+    return all(math.log(after / before) >= share * width for before, after in itertools.pairwise(values))
 
 
 def log_axis(axis, low: float, high: float, preferred: Sequence[float] = (), most: int = 7) -> None:

@@ -13,7 +13,13 @@ _COLUMNS = {
     "tuning_params": "tuned parameters",
     "loss": "test loss",
 }
-_METHODS = {"full": "full tuning", "lora": "LoRA", "prompt": "prompt tuning", "bitfit": "BitFit", "ia3": "(IA)³"}
+_METHODS = {
+    "full": "full tuning",
+    "lora": "LoRA",
+    "prompt": "prompt tuning",
+    "bitfit": "BitFit",
+    "ia3": "(IA)³",
+}
 _FACTORS = {"model_size": "model size", "pretraining": "pretraining tokens", "tuning_size": "tuning size"}
 LOSS_UNIT = "nats per target token"
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from scaling_jax import files
+from scaling_jax.laws.law import find_law
+from scaling_jax.laws.results import Fit, write_fits
 
 COLUMNS = (
     "run_id,study,task,method,model,model_params,non_embedding_params,pretrain_tokens,finetune_examples,"
@@ -20,8 +22,12 @@ COLUMNS = (
 ).split(",")
 
 ENTROPY = 1.31
-MODELS = {"n30k": (95_000, 31_000), "n100k": (230_000, 103_000), "n300k": (520_000, 310_000),
-          "n1m": (1_350_000, 1_020_000)}
+MODELS = {
+    "n30k": (95_000, 31_000),
+    "n100k": (230_000, 103_000),
+    "n300k": (520_000, 310_000),
+    "n1m": (1_350_000, 1_020_000),
+}
 EXAMPLES = (250, 500, 1000, 2000, 4000, 8000, 16000)
 PRETRAINING = (500_000, 2_000_000, 8_000_000)
 PRETRAINED_MODEL = "n100k"
@@ -69,19 +75,36 @@ def rows(noise: float = 0.006, seeds: int = 2) -> list[dict[str, str]]:
             run_id = f"{method}-{model}-p{tokens}-d{examples}-s{seed}"
             row = dict.fromkeys(COLUMNS, "")
             row.update(
-                run_id=run_id, study="simulated", task="lab_translation", method=method, model=model,
-                model_params=total, non_embedding_params=body, pretrain_tokens=tokens,
-                finetune_examples=examples, finetune_tokens=examples * 14,
-                tuning_size={"full": "", "lora": 4, "prompt": 16}[method], tuning_params=tuned,
-                subset_seed=seed, seed=seed, steps=400, best_step=360, dev_loss=f"{loss * 1.002:.6f}",
-                loss=f"{loss:.6f}", step_seconds=f"{seconds / 400:.5f}", train_seconds=f"{seconds:.3f}",
+                run_id=run_id,
+                study="simulated",
+                task="lab_translation",
+                method=method,
+                model=model,
+                model_params=total,
+                non_embedding_params=body,
+                pretrain_tokens=tokens,
+                finetune_examples=examples,
+                finetune_tokens=examples * 14,
+                tuning_size={"full": "", "lora": 4, "prompt": 16}[method],
+                tuning_params=tuned,
+                subset_seed=seed,
+                seed=seed,
+                steps=400,
+                best_step=360,
+                dev_loss=f"{loss * 1.002:.6f}",
+                loss=f"{loss:.6f}",
+                step_seconds=f"{seconds / 400:.5f}",
+                train_seconds=f"{seconds:.3f}",
                 tokens_per_second=f"{400 * 32 * 28 / seconds:.1f}",
-                peak_memory_bytes=int(4e8 + 12 * total), checkpoint_bytes=4 * tuned, status="done",
+                peak_memory_bytes=int(4e8 + 12 * total),
+                checkpoint_bytes=4 * tuned,
+                status="done",
                 record=f"runs/{run_id}/record.json",
             )
             found.append(row)
-    found[0].update(status="diverged", reason="loss is NaN at step 112 <script>alert(1)</script>", loss="",
-                    dev_loss="")
+    found[0].update(
+        status="diverged", reason="loss is NaN at step 112 <script>alert(1)</script>", loss="", dev_loss=""
+    )
     found[-1].update(status="failed", reason="killed: out of memory", loss="", dev_loss="")
     return found
 
@@ -98,29 +121,104 @@ def write_study(folder: str | Path, noise: float = 0.006, seeds: int = 2, lab: b
     """Writes study.json, results.csv, the stores' manifests and every run's record into `folder`."""
     folder = Path(folder)
     table = rows(noise, seeds)
-    facts = {"entropy_per_target_token": {"test": ENTROPY, "dev": ENTROPY + 0.01},
-             "oracle_loss": {"test": ENTROPY + 0.004, "dev": ENTROPY + 0.012}}
-    files.write_json(folder / "stores/finetune/manifest.json",
-                     {"task": "lab_translation", "facts": facts if lab else {}})
+    facts = {
+        "entropy_per_target_token": {"test": ENTROPY, "dev": ENTROPY + 0.01},
+        "oracle_loss": {"test": ENTROPY + 0.004, "dev": ENTROPY + 0.012},
+    }
+    files.write_json(
+        folder / "stores/finetune/manifest.json", {"task": "lab_translation", "facts": facts if lab else {}}
+    )
     files.write_json(folder / "stores/pretrain/manifest.json", {"task": "lab_text", "facts": {}})
     for row in table:
         files.write_json(folder / row["record"], {"run_id": row["run_id"], "status": row["status"]})
     files.write_text(folder / "config.gin", CONFIG)
     write_results(folder / "results.csv", table)
-    files.write_json(folder / "study.json", {
-        "name": "simulated",
-        "created": "2026-01-02T03:04:05+00:00",
-        "config": CONFIG,
-        "versions": {"scaling_jax": "0.1.0", "jax": "0.10.2", "python": "3.11.2"},
-        "device": "cpu (2 cores)",
-        "hold_out": HOLD_OUT,
-        "stores": {"pretrain": "stores/pretrain", "finetune": "stores/finetune"},
-        "learning_rates": {"full": 0.003, "lora": 0.02, "prompt": 0.3},
-        "grid": {"methods": list(LAWS), "models": list(MODELS), "finetune_examples": list(EXAMPLES),
-                 "pretrain_tokens": list(PRETRAINING), "seeds": list(range(seeds))},
-    })
+    files.write_json(
+        folder / "study.json",
+        {
+            "name": "simulated",
+            "created": "2026-01-02T03:04:05+00:00",
+            "config": CONFIG,
+            "versions": {"scaling_jax": "0.1.0", "jax": "0.10.2", "python": "3.11.2"},
+            "device": "cpu (2 cores)",
+            "hold_out": HOLD_OUT,
+            "stores": {"pretrain": "stores/pretrain", "finetune": "stores/finetune"},
+            "learning_rates": {"full": 0.003, "lora": 0.02, "prompt": 0.3},
+            "grid": {
+                "methods": list(LAWS),
+                "models": list(MODELS),
+                "finetune_examples": list(EXAMPLES),
+                "pretrain_tokens": list(PRETRAINING),
+                "seeds": list(range(seeds)),
+            },
+        },
+    )
     return folder
 
 
+def made_fits(wrong: float = 0.15) -> list[Fit]:
+    """Fits written down, not fitted: multiplicative is the truth, additive is off by `wrong`."""
+    generator = np.random.default_rng(1)
+    fits = []
+    for factor, column, where, reference, position in (
+        ("model_size", "non_embedding_params", "pretrain_tokens == 8000000", 103_000, 2),
+        ("pretraining", "pretrain_tokens", f"model == '{PRETRAINED_MODEL}'", 8_000_000, 3),
+    ):
+        for method, law in LAWS.items():
+            floor, scale, alpha, beta = law[0], law[1], law[position], law[4]
+            truth = {"A": scale * reference**alpha * 1000**beta, "alpha": alpha, "beta": beta, "E": floor}
+            additive = {
+                "A": scale / 2 * reference**alpha,
+                "B": scale / 2 * 1000**beta,
+                "alpha": alpha,
+                "beta": beta,
+                "E": floor + wrong,
+            }
+            for name, parameters in (("multiplicative", truth), ("additive", additive)):
+                fits.append(_made_fit(name, factor, column, where, method, parameters, generator))
+    return fits
+
+
+def _made_fit(name, factor, column, where, method, parameters, generator) -> Fit:
+    draws = {key: value * (1 + 0.01 * generator.standard_normal(40)) for key, value in parameters.items()}
+    identified = dict.fromkeys(parameters, True)
+    if (name, method, factor) == ("multiplicative", "prompt", "model_size"):
+        identified["E"] = "the interval of E reaches zero: the data do not show that this term is there"
+    error = 0.01 if name == "multiplicative" else 0.16
+    return Fit(
+        law=name,
+        equation=find_law(name).equation,
+        group={"task": "lab_translation", "method": method},
+        columns={"x": column, "d": "finetune_examples", "y": "loss"},
+        parameters=parameters,
+        intervals={key: tuple(np.percentile(values, [5, 95])) for key, values in draws.items()},
+        level=0.9,
+        objective={"kind": "huber_log", "delta": 1e-3, "value": 1e-3},
+        rows={"fitted": 36, "held_out": 20, "dropped": 2},
+        dropped_reasons={"diverged: loss is NaN at step 112": 1, "failed: killed": 1},
+        errors={
+            "fitted_mad": error,
+            "held_out_mad": error,
+            "fitted_rmsd_log": error,
+            "held_out_rmsd_log": error,
+        },
+        status="identified",
+        identified=identified,
+        starts={"total": 100, "agreeing": 60},
+        condition_number=900.0,
+        fitted_range={"x": (1e4, 1e6), "d": (250.0, 8000.0)},
+        where=where,
+        hold_out=HOLD_OUT,
+        cluster=None,
+        bootstrap=40,
+        seed=0,
+        versions={"jax": "0.10.2"},
+        draws=draws,
+        extra={"factor": factor},
+    )
+
+
 if __name__ == "__main__":
-    print(write_study(sys.argv[1]))
+    study = write_study(sys.argv[1])
+    write_fits(study / "fits.json", made_fits())
+    print(study)

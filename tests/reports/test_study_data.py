@@ -22,9 +22,11 @@ def test_rows_keep_what_was_measured_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize(
     ("column", "cell", "said"),
-    [("loss", "fast", "3: column 'loss': 'fast' is not a number"),
-     ("finetune_examples", "-5", "3: column 'finetune_examples': '-5'; a size is zero or above"),
-     ("pretrain_tokens", "nan", "a size is zero or above")],
+    [
+        ("loss", "fast", "3: column 'loss': 'fast' is not a number"),
+        ("finetune_examples", "-5", "3: column 'finetune_examples': '-5'; a size is zero or above"),
+        ("pretrain_tokens", "nan", "a size is zero or above"),
+    ],
 )
 def test_a_bad_cell_is_named_by_line_and_column(tmp_path, column, cell, said):
     table = simulated_study.rows()
@@ -63,7 +65,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
 
 def test_fits_must_be_a_list_of_objects(tmp_path):
     files.write_json(tmp_path / "fits.json", {"fits": [1]})
-    with pytest.raises(InputError, match="expected a list of fits"):
+    with pytest.raises(InputError, match="not a list of fits"):
         read_fits(tmp_path / "fits.json")
 
 

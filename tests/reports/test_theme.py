@@ -9,8 +9,19 @@ import pytest
 from scaling_jax.reports import figures, theme, words
 
 
-@pytest.mark.parametrize(("value", "text"), [(0, "0"), (250, "250"), (1000, "1k"), (1500, "1.5k"), (999_999, "1M"),
-                                             (2**21, "2.1M"), (1.6e10, "16B"), (2.83e11, "283B")])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (250, "250"),
+        (1000, "1k"),
+        (1500, "1.5k"),
+        (999_999, "1M"),
+        (2**21, "2.1M"),
+        (1.6e10, "16B"),
+        (2.83e11, "283B"),
+    ],
+)
 def test_counts_read_as_people_say_them(value, text):
     assert theme.count_text(value) == text
 
@@ -29,10 +40,16 @@ def test_ticks_without_preferred_values_are_round_and_few():
 
 
 def _drawing(name="one", label="LoRA"):
-    series = figures.Series(label, theme.category(1), np.array([1.0, 10, 100]), np.array([3.0, 2, 1.5]),
-                            np.array([False, False, True]))
-    return figures.curves(name, "a title & more", "a <b>description</b>", [series], "examples", "loss",
-                          size=(3.0, 2.5))
+    series = figures.Series(
+        label,
+        theme.category(1),
+        np.array([1.0, 10, 100]),
+        np.array([3.0, 2, 1.5]),
+        np.array([False, False, True]),
+    )
+    return figures.curves(
+        name, "a title & more", "a <b>description</b>", [series], "examples", "loss", size=(3.0, 2.5)
+    )
 
 
 def test_inline_svg_has_variables_for_colours_and_unique_ids():
@@ -43,14 +60,14 @@ def test_inline_svg_has_variables_for_colours_and_unique_ids():
         assert not re.search(r"(?<!, )#(bd540d|1c2330|5b6577)", text, re.I)
     ids = [set(re.findall(r'\bid="([^"]+)"', text)) for text in (first, second)]
     assert ids[0] and not ids[0] & ids[1]
-    for text, known in zip((first, second), ids):
+    for text, known in zip((first, second), ids, strict=True):
         assert set(re.findall(r"(?:url\(|href=\")#([^\")]+)", text)) <= known
 
 
 def test_text_of_a_figure_is_escaped_and_stays_text():
     text = theme.inline(_drawing(label="<script>$x$ & co"))
     assert "<script>" not in text and "&lt;script&gt;$x$ &amp; co" in text
-    assert "<desc id=\"one-desc\">a &lt;b&gt;description" in text
+    assert '<desc id="one-desc">a &lt;b&gt;description' in text
 
 
 def test_a_drawing_is_the_same_bytes_every_time(tmp_path):
@@ -83,12 +100,24 @@ def _contrast(first, second):
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.24, "0.240"), (203.4, "203"), (1.2e5, "1.20e5"), (None, "–"),
-                                             (float("nan"), "–"), (0.00051, "0.001"), (0.0002, "0.000200")])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.24, "0.240"),
+        (203.4, "203"),
+        (1.2e5, "1.20e5"),
+        (None, "–"),
+        (float("nan"), "–"),
+        (0.00051, "0.001"),
+        (0.0002, "0.000200"),
+    ],
+)
 def test_parameters_are_printed_with_few_digits(value, text):
     assert words.parameter(value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.83, "0.83 s"), (61, "61 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.83, "0.83 s"), (61, "61 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
+)
 def test_durations(value, text):
     assert words.seconds(value) == text

@@ -1,0 +1,199 @@
+"""The page as a whole: self-contained, escaped, complete, and true to the numbers it was given."""
+
+import html.parser
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from scaling_jax import files
+from scaling_jax.laws.results import write_fits
+from scaling_jax.reports import evidence
+from scaling_jax.reports.answer import answer, stretches
+from scaling_jax.reports.build import build_report
+from scaling_jax.reports.study_data import read_study
+from tests.reports import simulated_study
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+class Page(html.parser.HTMLParser):
+    """Tags, ids, links and headings of a page; fails on tags that do not close in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.tags, self.open, self.headings = [], [], set(), [], []
+        self.feed(text)
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        values = dict(attrs)
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += [values["href"]] if tag == "a" and "href" in values else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("h1", "h2"):
+            self.headings.append(data.strip())
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = simulated_study.write_study(tmp_path_factory.mktemp("study") / "a study")
+    write_fits(folder / "fits.json", simulated_study.made_fits())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(study):
+    return build_report(study).read_text("utf-8")
+
+
+def test_the_page_is_whole_and_loads_nothing(page):
+    parsed = Page(page)
+    assert "script" not in parsed.tags and "link" not in parsed.tags and "img" not in parsed.tags
+    assert not re.search(r"""(?:src|srcset|data|action)\s*=|@import|url\((?!#)""", page)
+    addresses = set(re.findall(r"https?://[^\"' <)]+", page))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert '<html lang="en">' in page and 'name="viewport"' in page and "<title>simulated:" in page
+
+
+def test_ids_are_unique_and_every_link_leads_somewhere(page, study):
+    parsed = Page(page)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    inside = [link[1:] for link in parsed.links if link.startswith("#")]
+    records = [link for link in parsed.links if not link.startswith("#")]
+    assert inside and set(inside) <= set(parsed.ids)
+    assert len(set(records)) == len(simulated_study.rows())
+    assert all((study / link).is_file() for link in records)
+
+
+def test_text_from_data_is_escaped(page):
+    assert "loss is NaN at step 112 &lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "Translate &lt;b&gt;this&lt;/b&gt; &amp; that:" in page
+
+
+def test_every_section_is_there_in_reading_order(page):
+    anchors = re.findall(r'<section id="([\w-]+)"', page)
+    wanted = ["loss", "exponents", "held-out", "factors", "costs", "entropy", "left-out", "reproduce"]
+    assert [anchor for anchor in anchors if anchor in wanted] == wanted
+
+
+def test_the_first_screen_names_the_methods_in_the_order_of_the_truth(study):
+    ahead = stretches(read_study(study), "lab_translation")
+    assert [stretch.method for stretch in ahead] == ["lora", "full"]
+    at = ahead[0].high
+    size = simulated_study.MODELS["n1m"][1]
+    tokens = simulated_study.PRETRAINING[-1]
+    lora, full = (simulated_study.true_loss(name, size, tokens, at) for name in ("lora", "full"))
+    assert lora == pytest.approx(full, rel=1e-3)
+    sentence = answer(read_study(study)).sentence
+    assert (
+        sentence.startswith("LoRA is predicted best up to about 1.8k examples")
+        and "full tuning beyond" in sentence
+    )
+
+
+def test_held_out_rows_are_those_of_the_study_expression(study):
+    data = read_study(study)
+    fit = evidence.find_fit(data, "lab_translation", "lora", "pretraining")
+    rows = evidence.rows_of(data, fit)
+    assert {run.model for run, _ in rows} == {"n100k"} and len(rows) == 42
+    for run, hidden in rows:
+        assert hidden == (run["finetune_examples"] >= 16000 or run["pretrain_tokens"] == 2_000_000)
+
+
+def test_a_fit_without_its_lost_rows(study):
+    data = read_study(study)
+    fit = evidence.find_fit(data, "lab_translation", "full", "model_size")
+    rows = evidence.rows_of(data, fit)
+    assert len(rows) == 55 and all(run["pretrain_tokens"] == 8e6 and run.status == "done" for run, _ in rows)
+
+
+def test_numbers_of_the_fits_are_on_the_page(page):
+    for method in simulated_study.LAWS.values():
+        assert f'{method[2]:.3f} <span class="interval">[' in page
+    assert "prompt tuning, model size law, E: the interval of E reaches zero" in page
+    assert "closer in 6 of 6 comparisons" in page
+    assert "1.3100" in page
+
+
+def test_tables_scroll_in_their_own_box_and_take_the_keyboard(page):
+    boxes = re.findall(r'<div class="scroll[^"]*"([^>]*)>', page)
+    assert len(boxes) == page.count("<table>") >= 5
+    assert all('tabindex="0"' in box and "aria-label" in box for box in boxes)
+
+
+def test_figures_lie_beside_the_page_and_have_words(page, study):
+    names = {path.stem for path in (study / "figures").iterdir()}
+    assert {"methods-lab_translation", "entropy", "model-size-lab_translation-lora"} <= names
+    assert all(
+        (study / "figures" / f"{name}{ending}").stat().st_size > 1000
+        for name in names
+        for ending in (".svg", ".png")
+    )
+    assert page.count("<svg") == page.count("<desc") == page.count('role="img"')
+    assert not re.search(r"<desc[^>]*></desc>", page)
+
+
+def test_the_same_study_gives_the_same_page_elsewhere(study, page, tmp_path):
+    again = build_report(study, tmp_path / "other.html").read_text("utf-8")
+    assert (tmp_path / "figures" / "entropy.svg").exists()
+    strip = re.compile(r'<a href="[^"#]*">')
+    assert strip.sub("", again) == strip.sub("", page)
+
+
+def test_a_study_that_nothing_fits_still_gets_a_page(tmp_path):
+    folder = simulated_study.write_study(tmp_path / "study", lab=False)
+    files.write_json(folder / "fits.json", [])
+    page = build_report(folder).read_text("utf-8")
+    assert "No joint law could be fitted to the 250 finished runs" in page
+    assert 'id="entropy"' not in page and 'id="costs"' in page
+
+
+def test_one_method_alone_is_not_compared(tmp_path):
+    folder = simulated_study.write_study(tmp_path / "study")
+    simulated_study.write_results(
+        folder / "results.csv", [row for row in simulated_study.rows() if row["method"] == "lora"]
+    )
+    fits = [fit for fit in simulated_study.made_fits() if fit.group["method"] == "lora"]
+    write_fits(folder / "fits.json", fits)
+    page = build_report(folder).read_text("utf-8")
+    assert "LoRA was the only method run from 250 to 16k examples" in page
+    assert 'id="methods"' not in page
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
+@pytest.mark.parametrize("width", [500, 1280])
+def test_nothing_is_wider_than_the_screen(study, page, tmp_path, width):
+    probe = "<script>document.title = document.documentElement.scrollWidth + ' of ' + innerWidth</script>"
+    (tmp_path / "page.html").write_text(page.replace("</body>", probe + "</body>"), "utf-8")
+    command = [
+        "chromium",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--window-size={width},900",
+        "--dump-dom",
+        f"file://{tmp_path / 'page.html'}",
+    ]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    wide, screen = map(int, re.search(r"<title>(\d+) of (\d+)</title>", found).groups())
+    assert wide <= screen
