@@ -192,14 +192,14 @@ def _make_store(
 ) -> None:
     from scaling_jax.tasks import seqio_tasks
 
-    task = seqio_tasks.register(request.task, request.source, vocabulary)
+    registered = seqio_tasks.register(request.task, request.source, vocabulary)
     facts: dict[str, Any] = {}
     truncated: dict[str, dict[str, int]] = {}
     tokens: dict[str, int] = {}
 
     def examples(split: str) -> Iterator[Mapping[str, np.ndarray]]:
         truncated[split], tokens[split] = dict.fromkeys(request.feature_lengths, 0), 0
-        blocks = _with_progress(seqio_tasks.blocks(task, split), f"{request.name} {split}", say)
+        blocks = _with_progress(seqio_tasks.blocks(registered, split), f"{request.name} {split}", say)
         if request.window:
             yield from _windows(blocks, request.window)
         else:

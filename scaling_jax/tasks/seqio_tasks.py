@@ -6,8 +6,11 @@ half a gigabyte.
 
 import contextlib
 import dataclasses
+import functools
 import os
-from collections.abc import Iterator, Mapping
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -15,11 +18,37 @@ from scaling_jax.data.store import VocabularyFile
 from scaling_jax.errors import InputError
 from scaling_jax.tasks.registry import Blocks, TextSource, TextTask
 
-# TensorFlow greets every user with warnings about hardware that a text pipeline does not use.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the greetings of native code off the screen; they are shown if what is inside fails.
+
+    TensorFlow prints lines about hardware that text does not need, before any setting of its log level
+    is read.
+    """
+    sys.stderr.flush()
+    screen = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(screen, kept.read())
+            raise
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)
+
+
 try:
-    import seqio
-    import tensorflow as tf
+    with _quiet():
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        import seqio
+        import tensorflow as tf
+
+        # Text needs no accelerator, and TensorFlow would take all the memory of one.
+        tf.config.set_visible_devices([], "GPU")
 except ImportError as error:
     raise InputError(
         f"preparing a task needs seqio and TensorFlow ({error}): pip install 'scaling-jax[tasks]'"
@@ -39,33 +68,55 @@ class Ragged:
         return len(self.offsets) - 1
 
 
-def register(task: TextTask, source: TextSource, vocabulary: VocabularyFile) -> seqio.Task:
+@dataclasses.dataclass(frozen=True)
+class Registered:
+    """A seqio task made of a text source; `errors` collects what its readers raise inside TensorFlow."""
+
+    task: seqio.Task
+    errors: list[InputError]
+
+
+def register(task: TextTask, source: TextSource, vocabulary: VocabularyFile) -> Registered:
     """Puts the task under its versioned name into seqio's registry, in place of one of that name."""
     pieces = _seqio_vocabulary(vocabulary)
     features = {
         feature: seqio.Feature(vocabulary=pieces, add_eos=feature in task.ends, required=True)
         for feature in task.features
     }
+    errors: list[InputError] = []
+    dataset = _dataset_function(source, task.features, errors)
     seqio.TaskRegistry.remove(task.versioned_name)
-    return seqio.TaskRegistry.add(
+    seqio_task = seqio.TaskRegistry.add(
         task.versioned_name,
-        source=seqio.FunctionDataSource(_dataset_function(source, task.features), splits=tuple(source.splits)),
+        source=seqio.FunctionDataSource(dataset, splits=tuple(source.splits)),
         preprocessors=[
-            _tokenize,
+            functools.partial(seqio.preprocessors.tokenize, copy_pretokenized=False),
             seqio.preprocessors.append_eos_after_trim,
         ],
         output_features=features,
     )
+    return Registered(seqio_task, errors)
 
 
-def blocks(task: seqio.Task, split: str) -> Iterator[Mapping[str, Ragged]]:
-    """The split's examples in their order, not trimmed, a few thousand at a time."""
+def blocks(registered: Registered, split: str) -> Iterator[Mapping[str, Ragged]]:
+    """The split's examples in their order, not trimmed, a few thousand at a time.
+
+    Raises:
+        InputError: what the text's reader raised.
+    """
+    task = registered.task
     dataset = task.get_dataset(sequence_length=None, split=split, shuffle=False, try_in_mem_cache=False)
-    names = list(task.output_features)
-    dataset = dataset.map(lambda example: {name: example[name] for name in names}).ragged_batch(_BATCH)
-    with _input_errors():
-        for batch in dataset:
-            yield {name: Ragged(batch[name].values.numpy(), batch[name].row_splits.numpy()) for name in names}
+    try:
+        for batch in dataset.ragged_batch(_BATCH):
+            yield {name: _ragged(batch[name]) for name in task.output_features}
+    except tf.errors.OpError as error:
+        if registered.errors:
+            raise registered.errors[0] from error
+        raise
+
+
+def _ragged(sequences: tf.RaggedTensor) -> Ragged:
+    return Ragged(sequences.values.numpy(), sequences.row_splits.numpy())
 
 
 def _seqio_vocabulary(vocabulary: VocabularyFile) -> seqio.Vocabulary:
@@ -74,25 +125,20 @@ def _seqio_vocabulary(vocabulary: VocabularyFile) -> seqio.Vocabulary:
     return seqio.SentencePieceVocabulary(str(vocabulary.path), extra_ids=0)
 
 
-def _dataset_function(source: TextSource, features: tuple[str, ...]):
+def _dataset_function(
+    source: TextSource, features: tuple[str, ...], errors: list[InputError]
+) -> Callable[[str, bool], tf.data.Dataset]:
     signature = {feature: tf.TensorSpec([None], tf.string) for feature in features}
 
     def dataset(split: str, shuffle_files: bool = False) -> tf.data.Dataset:
         def generate() -> Blocks:
-            for block in source.splits[split]():
-                yield {feature: tf.constant(block[feature], tf.string) for feature in features}
+            try:
+                for block in source.splits[split]():
+                    yield {feature: tf.constant(block[feature], tf.string) for feature in features}
+            except InputError as error:
+                errors.append(error)  # TensorFlow keeps only its text
+                raise
 
         return tf.data.Dataset.from_generator(generate, output_signature=signature).unbatch()
 
     return dataset
-
-
-def _tokenize(dataset: tf.data.Dataset, output_features: Mapping[str, seqio.Feature]) -> tf.data.Dataset:
-    # seqio's own `tokenize` also carries the text along, which nobody reads here.
-    return seqio.preprocessors.tokenize(dataset, output_features, copy_pretokenized=False)
-
-
-@contextlib.contextmanager
-def _input_errors() -> Iterator[None]:
-    """Gives back the InputError that a reader raised inside TensorFlow."""
-    yield

@@ -41,7 +41,7 @@ class Vocabulary:
 @gin.configurable(module="tasks")
 def sentencepiece(
     size: int = 512,
-    algorithm: str = "unigram",
+    algorithm: str = "bpe",
     text: tuple[str, ...] | None = None,
     lines: int = 200_000,
     character_coverage: float = 1.0,
@@ -51,7 +51,7 @@ def sentencepiece(
 
     Args:
         size: pieces, with pad, end of sequence, unknown.
-        algorithm: "unigram" or "bpe".
+        algorithm: "bpe", which trains in seconds, or "unigram", which takes ten times as long.
         text: names of the stores to train on; all of them where None.
         lines: at most this many lines (examples, or documents), the first of each store in equal shares.
         character_coverage: share of the text's characters that get a piece; the rest is unknown.

@@ -1,0 +1,129 @@
+"""Source and target pairs read from files: checked once from end to end, split, and read again.
+
+Shared by the tasks that read pairs; each of them only says how its rows are read.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scaling_jax.errors import InputError
+from scaling_jax.tasks import text_files
+from scaling_jax.tasks.registry import PAIRS, TextSource
+
+SPLITS = ("train", "dev", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class PairFiles:
+    """One split's files and a function that reads their rows (source, target) from the beginning."""
+
+    paths: tuple[Path, ...]
+    rows: Callable[[], Iterator[tuple[str, str]]]
+
+
+def pair_source(
+    task: str, given: Mapping[str, PairFiles], cut: Mapping[str, int], template: str, settings: Mapping[str, Any]
+) -> TextSource:
+    """The text of a task of pairs.
+
+    A pair with an empty side is left out, and how many were is said. Where no dev or test files are
+    given, that many pairs are taken out of the training files instead, evenly spaced, so that the cut
+    is the same every time and no part of the corpus is missed.
+
+    Args:
+        task: name, for messages.
+        given: files of `train`, and of `dev` and `test` where there are some.
+        cut: {"dev": pairs, "test": pairs}, used where no files are given.
+        template: text of the inputs; `{source}` stands for the source side.
+        settings: what the examples depend on beyond files and sizes.
+
+    Raises:
+        InputError: whatever reading the files raises; files without pairs; too few pairs for the cut.
+    """
+    if "{source}" not in template:
+        raise InputError(f"{task}.template = {template!r}: must contain {{source}}, where the source text goes")
+    notes: list[str] = []
+    usable = {split: _count(files, notes) for split, files in given.items()}
+    places = _cut(task, usable["train"], {split: cut[split] for split in SPLITS[1:] if split not in given})
+    taken = frozenset().union(*places.values())
+
+    def reader(split: str) -> Callable[[], Iterator[Mapping[str, list[str]]]]:
+        files = given.get(split, given["train"])
+
+        def keep(place: int) -> bool:
+            return place in places[split] if split in places else split != "train" or place not in taken
+
+        def read() -> Iterator[Mapping[str, list[str]]]:
+            rows = ((source, target) for source, target in files.rows() if source.strip() and target.strip())
+            texts = ((template.replace("{source}", row[0]), row[1]) for place, row in enumerate(rows) if keep(place))
+            return text_files.in_blocks(texts, PAIRS)
+
+        return read
+
+    for split, numbers in places.items():
+        notes.append(f"{split}: {len(numbers):,} evenly spaced pairs of {_names(given['train'])}, which train leaves out")
+    identity = {split: text_files.hashes(given[split].paths) if split in given else None for split in SPLITS}
+    splits = {split: reader(split) for split in SPLITS if split in given or places.get(split)}
+    return TextSource(splits, identity={**identity, **settings}, notes=tuple(notes))
+
+
+def _count(files: PairFiles, notes: list[str]) -> int:
+    total = usable = 0
+    for source, target in files.rows():
+        total += 1
+        usable += bool(source.strip() and target.strip())
+    if not total:
+        raise InputError(f"{files.paths[0]}: the file is empty")
+    if not usable:
+        raise InputError(f"{_names(files)}: every pair has an empty side")
+    if usable < total:
+        notes.append(f"{_names(files)}: {total - usable:,} of {total:,} pairs have an empty side and are left out")
+    return usable
+
+
+def _cut(task: str, usable: int, sizes: Mapping[str, int]) -> dict[str, frozenset[int]]:
+    """Which training pairs go to dev and test: numbers among the usable ones, evenly spaced."""
+    wanted = sum(sizes.values())
+    if min(sizes.values(), default=0) < 0:
+        raise InputError(f"{task}: cut_dev and cut_test must not be negative")
+    if 2 * wanted > usable:
+        raise InputError(
+            f"{task}: cannot take {wanted:,} pairs for {' and '.join(sizes)} out of {usable:,} training pairs (at most "
+            f"half); name files for them, or bind smaller {task}.cut_dev and {task}.cut_test"
+        )
+    places: dict[str, set[int]] = {split: set() for split in sizes}
+    for number in range(wanted):
+        # Shares of the two splits interleave as their sizes do.
+        is_dev = (number + 1) * sizes.get("dev", 0) // wanted > number * sizes.get("dev", 0) // wanted
+        places["dev" if is_dev else "test"].add(number * usable // wanted)
+    return {split: frozenset(numbers) for split, numbers in places.items()}
+
+
+def _names(files: PairFiles) -> str:
+    return " and ".join(str(path) for path in files.paths)
+
+
+def by_split(task: str, train: Any, dev: Any, test: Any, open_files: Callable[[str, Any], PairFiles]) -> dict[str, PairFiles]:
+    """Opens what is bound to `train`, `dev` and `test`.
+
+    Raises:
+        InputError: nothing is bound to `train`.
+    """
+    if not train:
+        raise InputError(f"{task}.train is not set: bind it to your training file")
+    bound = {"train": train, "dev": dev, "test": test}
+    return {split: open_files(f"{task}.{split}", value) for split, value in bound.items() if value}
+
+
+def columns_of(path: Path, number: int, line: str, columns: Sequence[int]) -> tuple[str, str]:
+    """Two columns of a tab-separated line.
+
+    Raises:
+        InputError: too few columns.
+    """
+    cells = line.split("\t")
+    if len(cells) <= max(columns):
+        raise InputError(f"{path}:{number}: {len(cells)} tab-separated column(s), column {max(columns) + 1} is needed")
+    return cells[columns[0]], cells[columns[1]]
