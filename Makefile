@@ -25,7 +25,7 @@ for candidate in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
 done; \
 if [ -z "$${python:-}" ]; then \
   echo "error: Python 3.11, 3.12 or 3.13 is needed;" \
-    "$(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) --version 2>&1 | head -n 1)." \
+    "$(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) --version 2>/dev/null || echo missing)." \
     "Name one: make PYTHON=/path/to/python3.12 ..." >&2; \
   exit 1; \
 fi
@@ -45,7 +45,7 @@ mkdir -p "$(ROOM)"; touch $(2); \
 echo "Installed in $$((SECONDS - start)) s"
 endef
 
-.PHONY: help quickstart test test-slow parity benchmark
+.PHONY: same-python help quickstart test test-slow parity benchmark
 
 help:
 	@echo "make quickstart   a study of small runs on a synthetic language, its law and its report"
@@ -70,13 +70,25 @@ parity: $(ROOM)/parity
 benchmark: $(ROOM)/parity
 	@$(PYTEST) -m benchmark -n 0 -s --require_extras tasks,test,parity
 
-$(ROOM)/tasks: $(PACKAGING)
+# A named Python that an environment made earlier does not have would otherwise be ignored in silence.
+same-python:
+	@version='import sys; print("%d.%d" % sys.version_info[:2])'; \
+	if [ -n "$(PYTHON)" ] && [ -x "$(VENV)/bin/python" ]; then \
+	  has=$$("$(VENV)/bin/python" -c "$$version"); asked=$$("$(PYTHON)" -c "$$version" || echo unknown); \
+	  if [ "$$has" != "$$asked" ]; then \
+	    echo "error: $(VENV) holds Python $$has, PYTHON=$(PYTHON) is $$asked;" \
+	      "use another folder: VENV=.venv-$$asked" >&2; \
+	    exit 1; \
+	  fi; \
+	fi
+
+$(ROOM)/tasks: $(PACKAGING) | same-python
 	@$(call install,tasks,"$(ROOM)/tasks")
 
-$(ROOM)/test: $(PACKAGING)
+$(ROOM)/test: $(PACKAGING) | same-python
 	@$(call install,tasks$(comma)test,"$(ROOM)/tasks" "$(ROOM)/test")
 
-$(ROOM)/parity: $(PACKAGING)
+$(ROOM)/parity: $(PACKAGING) | same-python
 	@$(call install,tasks$(comma)test$(comma)parity,"$(ROOM)/tasks" "$(ROOM)/test" "$(ROOM)/parity")
 
 comma := ,

@@ -193,7 +193,11 @@ def test_wheel_ships_gin_files_and_templates(tmp_path):
     build = "import setuptools.build_meta as backend, sys; print(backend.build_wheel(sys.argv[1]))"
     done = subprocess.run(
         [sys.executable, "-c", build, str(tmp_path)],
-        cwd=source, capture_output=True, text=True, timeout=120, check=False,
+        cwd=source,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     (wheel,) = tmp_path.glob("*.whl")
