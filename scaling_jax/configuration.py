@@ -6,8 +6,9 @@ import inspect
 import os
 import re
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import gin
 
@@ -79,6 +80,22 @@ def resolved() -> str:
     return gin.config_str(max_line_length=100)
 
 
+def call(configurable: Callable[[], Any]) -> Any:
+    """Calls what gin has fully bound.
+
+    Raises:
+        InputError: a parameter without a value, or of the wrong kind.
+    """
+    try:
+        return configurable()
+    except TypeError as error:
+        missing = re.search(r"missing \d+ required[^:]*: (.*?)(?: No values| In call|$)", " ".join(str(error).split()))
+        name = getattr(configurable, "__name__", str(configurable))
+        if missing:
+            raise InputError(f"{name} needs {missing.group(1)}: bind {name}.NAME in gin") from error
+        raise InputError(f"{name}: {' '.join(str(error).split())}") from error
+
+
 def add_arguments(parser) -> None:
     """The flags that every gin-driven verb takes."""
     parser.add_argument("--gin_file", action="append", default=[], metavar="FILE", help="gin file; may be repeated")
@@ -99,11 +116,6 @@ def parse_arguments(arguments, imports: Sequence[str] = ()) -> None:
         raise InputError("no configuration: give --gin_file FILE (see gin_configs/) or --gin.NAME=VALUE")
     paths = [path for path in arguments.gin_search_paths.split(",") if path]
     parse(arguments.gin_file, arguments.gin, paths, [*imports, *arguments.gin_import])
-
-
-def split_gin_flags(argv: Sequence[str]) -> list[str]:
-    """Rewrites T5X-style `--gin.NAME=VALUE` flags to `--gin NAME=VALUE`."""
-    return [part for flag in argv for part in (("--gin", flag[6:]) if flag.startswith("--gin.") else (flag,))]
 
 
 def _quoted(binding: str) -> str:

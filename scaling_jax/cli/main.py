@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code (2 for input that cannot be used)."""
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_args(_split_gin_flags(sys.argv[1:] if argv is None else argv))
     try:
         return arguments.run(arguments) or 0
     except InputError as error:
@@ -71,6 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _split_gin_flags(argv: Sequence[str]) -> list[str]:
+    """Rewrites the `--gin.NAME=VALUE` flags that T5X users know to `--gin NAME=VALUE`."""
+    return [part for flag in argv for part in (("--gin", flag[6:]) if flag.startswith("--gin.") else (flag,))]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gin
+import jax
 import numpy as np
 
 from scaling_jax import configuration
@@ -27,7 +28,8 @@ from scaling_jax.training.optimizers import Optimizer
 from scaling_jax.training.pretrain import load_base
 from scaling_jax.training.program import Program
 from scaling_jax.training.schedules import Schedule
-from scaling_jax.tuning.method import named_method
+from scaling_jax.tuning.full import Full
+from scaling_jax.tuning.method import named_method, restored_method
 
 
 @gin.configurable(module="training")
@@ -74,6 +76,7 @@ class FinetuneSettings:
         return max(1, math.ceil(wanted / self.steps_per_call)) * self.steps_per_call
 
 
+@gin.configurable(module="training")
 @dataclasses.dataclass(frozen=True)
 class FinetuneRun:
     """One point of a study.
@@ -189,6 +192,42 @@ def finetune(
     records.write(folder, record)
     finish(folder)
     return record
+
+
+def evaluate_checkpoint(
+    checkpoint: Path, store_path: str, split: str, examples: int | None, rows: int, base: Path | None = None
+) -> tuple[float, int]:
+    """(mean nats per target token, examples) of a pretrained or tuned checkpoint on a split.
+
+    Args:
+        checkpoint: folder written by `pretrain` or `finetune`.
+        store_path: a token store of the checkpoint's vocabulary.
+        split: name of the split.
+        examples: the first so many; None takes all.
+        rows: examples per batch.
+        base: where a tuned checkpoint's base is, if not where it was.
+
+    Raises:
+        InputError: no checkpoint, another vocabulary, or a base with another hash than was tuned.
+    """
+    about = checkpoints.about(checkpoint)
+    store = data_sets.store_at(store_path)
+    data_sets.check_vocabulary(store, checkpoint, about)
+    evaluation = data_sets.evaluation_at(store_path, split, examples, rows)
+    count = min(examples or len(data_sets.split_at(store_path, split)), len(data_sets.split_at(store_path, split)))
+    layout = Layout()
+    if about["kind"] == "pretrained":
+        config, params, _ = load_base(checkpoint, layout)
+        return mean_loss(Program(config, Full(), Optimizer(), layout), params, {}, evaluation), count
+    base_folder = base or Path(about["base"]["path"])
+    config, params, base_about = load_base(base_folder, layout)
+    if base_about["hash"] != about["base"]["hash"]:
+        raise InputError(f"{base_folder} is not the base that {checkpoint} was tuned from (its arrays have another hash)")
+    program = Program(config, restored_method(about["method"]), Optimizer(), layout)
+    state, frozen = program.start(params, 0)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state.tuned)
+    tuned = checkpoints.restore(checkpoint, checkpoints.like(state.tuned, shardings))
+    return mean_loss(program, tuned, frozen, evaluation), count
 
 
 def _identity(

@@ -5,7 +5,7 @@ their learning rate is not annealed.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,17 @@ class PretrainSettings:
     dev_windows: int | None = None
     epochs: int = 1
     microbatches: int = 1
+
+
+@gin.configurable(module="training")
+@dataclasses.dataclass(frozen=True)
+class PretrainRun:
+    """One pretraining run: a model's name, a store of windows, the token counts to keep, a seed."""
+
+    model: str
+    store: str
+    tokens: Sequence[int]
+    seed: int = 0
 
 
 def level_steps(tokens: int, tokens_per_step: int) -> int:

@@ -10,7 +10,7 @@ alone and a tuning checkpoint is that tree.
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import gin
@@ -87,6 +87,19 @@ def named_method(name: str, tuning_size: int | None = None) -> TuningMethod:
         raise InputError(f"no tuning method {name!r}{did_you_mean(name, known)}")
     method = _METHODS[name]()
     return method if tuning_size is None else method.resized(tuning_size)
+
+
+def restored_method(recorded: Mapping[str, Any]) -> TuningMethod:
+    """The method of a checkpoint from its recorded name and settings, whatever gin says now.
+
+    Raises:
+        InputError: no such method.
+    """
+    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in recorded.items()}
+    name = settings.pop("name")
+    if name not in method_names():
+        raise InputError(f"no tuning method {name!r}{did_you_mean(name, method_names())}")
+    return _METHODS[name](**settings)
 
 
 def _find_own() -> None:

@@ -1,0 +1,42 @@
+"""Pretrains one model on a store of windows, keeping a checkpoint at every token count asked for."""
+
+from pathlib import Path
+
+from scaling_jax import configuration
+
+SUMMARY = "train one model from scratch on a store of windows"
+EXAMPLE = (
+    "  scaling-jax pretrain --gin_file gin_configs/runs/pretrain.gin --out runs/base \\\n"
+    "      --gin.MODEL=ladder_60k --gin.STORE=stores/lab/pretrain --gin.TOKENS='(819200, 1638400)'"
+)
+
+
+def add_arguments(parser) -> None:
+    """Declares the verb's flags."""
+    configuration.add_arguments(parser)
+    parser.add_argument("--out", required=True, metavar="DIR", help="run folder; an interrupted run goes on")
+
+
+def run(arguments) -> int:
+    """Makes the run, or says that it is there."""
+    from scaling_jax.training import platform
+
+    platform.prepare_process()
+    from scaling_jax.cli.progress import claim_run, evaluation_printer
+    from scaling_jax.studies.configurables import pretrain
+
+    configuration.parse_arguments(arguments, ["scaling_jax.studies.configurables"])
+    folder = Path(arguments.out)
+    if not claim_run(folder):
+        print(f"{folder}: finished before, nothing redone")
+        return 0
+    wanted = configuration.call(pretrain.PretrainRun)
+    record = pretrain.pretrain(
+        wanted.model, wanted.store, tuple(wanted.tokens), wanted.seed, folder, evaluation_printer()
+    )
+    costs = record["costs"]
+    print(f"{record['model']}: {record['status']} {record['reason']}".rstrip())
+    print(f"{costs['train_seconds']:.1f} s, {costs['tokens_per_second'] or 0:,.0f} tokens/s")
+    for level in record["levels"]:
+        print(f"{folder / level['checkpoint']}: {level['pretrain_tokens']:,} tokens")
+    return 0 if record["status"] == "done" else 1

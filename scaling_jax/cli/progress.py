@@ -1,0 +1,40 @@
+"""What the single-run verbs share: a run folder of one's own, and a line per evaluation."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from scaling_jax import configuration, files
+from scaling_jax.errors import InputError
+
+
+def claim_run(folder: Path) -> bool:
+    """Whether the run is still to be made; records its configuration in a new folder.
+
+    Raises:
+        InputError: the folder holds a run of another configuration, or something that is no run.
+    """
+    record, config = folder / "record.json", folder / "config.gin"
+    if config.exists():
+        if config.read_text("utf-8") != configuration.resolved():
+            raise InputError(f"{folder} holds a run of another configuration (see {config}): give a new --out")
+        return not (record.exists() and files.read_json(record)["status"] == "done")
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty and holds no run: give a new --out")
+    files.write_text(config, configuration.resolved())
+    return True
+
+
+def evaluation_printer() -> Callable:
+    """A callback that prints step, losses and seconds at every dev evaluation."""
+    began = time.monotonic()
+
+    def show(progress) -> None:
+        if not progress.history:
+            return
+        row = progress.history[-1]
+        train = f"  train {row['train_loss']:.4f}" if "train_loss" in row else ""
+        best = "  *" if progress.best_step == row["step"] else ""
+        print(f"step {row['step']:>7,}{train}  dev {row['dev_loss']:.4f}  {time.monotonic() - began:6.1f} s{best}", flush=True)
+
+    return show

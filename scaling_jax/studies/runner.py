@@ -1,0 +1,230 @@
+"""Runs a study: prepares its stores, starts workers, reports progress, writes the results table."""
+
+import dataclasses
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jaxlib
+
+import scaling_jax
+from scaling_jax import configuration, files
+from scaling_jax.data.store import TokenStore, open_store
+from scaling_jax.errors import InputError
+from scaling_jax.studies import plan as planning
+from scaling_jax.studies.plan import Job, Study
+from scaling_jax.studies.results import write_results
+from scaling_jax.studies.worker import CONFIGURABLES, STOPPED_BY_INPUT, chosen_rates, ended
+from scaling_jax.training.platform import worker_environment
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyResult:
+    """Counts of finetuning runs by status, and where the table is."""
+
+    results: Path
+    statuses: dict[str, int]
+    made_now: int
+
+
+def prepare_stores(study: Study, folder: Path, imports: Sequence[str] = ()) -> dict[str, TokenStore]:
+    """Opens the study's stores, preparing those that it names itself in a process of its own.
+
+    Raises:
+        InputError: `prepare` refused, or a given store cannot be opened.
+    """
+    paths = study.store_paths(folder)
+    missing = [path for path in paths.values() if not (Path(path) / "manifest.json").exists()]
+    if any(str(folder) in path for path in missing):
+        command = [sys.executable, "-m", "scaling_jax.cli.main", "prepare"]
+        command += ["--gin_file", str(folder / "config.gin"), "--out", str(folder / "stores")]
+        command += [part for name in (CONFIGURABLES, *imports) for part in ("--gin_import", name)]
+        ended_process = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=_quiet_tensorflow())
+        if ended_process.returncode:
+            lines = ended_process.stderr.strip().splitlines() or ["prepare failed"]
+            if ended_process.returncode != STOPPED_BY_INPUT:
+                raise RuntimeError("\n".join(lines[-30:]))
+            raise InputError(lines[-1].removeprefix("scaling-jax prepare: error: "))
+    stores = {name: open_store(path) for name, path in paths.items()}
+    pretrained, tuned = (store.vocabulary.sha256() for store in stores.values())
+    if pretrained != tuned:
+        raise InputError(f"{paths['finetune']} was made with another vocabulary than {paths['pretrain']}")
+    return stores
+
+
+def jobs_of(study: Study, stores: dict[str, TokenStore]) -> list[Job]:
+    """All jobs of a study.
+
+    Raises:
+        InputError: more examples asked than exist, an unknown model or method.
+    """
+    split = stores["finetune"].split("train")
+    largest = max(study.points(), key=lambda point: point.finetune_examples)
+    if largest.finetune_examples > len(split):
+        raise InputError(
+            f"Grid.finetune_examples holds {largest.finetune_examples:,}, but the training split of "
+            f"{stores['finetune'].path} has {len(split):,} examples"
+        )
+    return planning.make_jobs(study, stores["finetune"].vocabulary.size, float(split.total_lengths.mean()))
+
+
+def run_study(
+    study: Study, folder: Path, imports: Sequence[str] = (), say: Callable[[str], None] = print
+) -> StudyResult:
+    """Runs what is not yet there and writes `results.csv`; finished runs are never redone.
+
+    Args:
+        study: from gin.
+        folder: new, or of the same study.
+        imports: the user's own modules, for the workers.
+        say: takes progress lines.
+
+    Raises:
+        InputError: see `claim_folder`, `prepare_stores` and `jobs_of`; or what a worker refused.
+    """
+    planning.claim_folder(folder, study)
+    stores = prepare_stores(study, folder, imports)
+    jobs = jobs_of(study, stores)
+    _forget_failures(folder, jobs)
+    waiting = [job for job in jobs if ended(folder, job) is None]
+    if waiting:
+        plan = {
+            "jobs": [dataclasses.asdict(job) for job in jobs],
+            "stores": {name: str(store.path) for name, store in stores.items()},
+            "pretrain_seed": study.pretrain_seed,
+        }
+        files.write_json(folder / "plan.json", plan)
+        _work(study, folder, jobs, imports, say)
+    rows = write_results(folder, study.name, stores["finetune"].manifest["task"], jobs)
+    _describe(study, folder, stores, jobs)
+    statuses: dict[str, int] = {}
+    for row in rows:
+        statuses[row["status"]] = statuses.get(row["status"], 0) + 1
+    made_now = sum(job.kind == "finetuning" for job in waiting)
+    return StudyResult(folder / "results.csv", statuses, made_now)
+
+
+def _work(study: Study, folder: Path, jobs: list[Job], imports: Sequence[str], say: Callable[[str], None]) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    environment = worker_environment()
+    on_cpu = _backend(environment) == "cpu"
+    count = study.workers or (len(cores) if on_cpu else 1)
+    say(f"{count} worker{'s' if count > 1 else ''} on {'CPU, each on a core of its own' if on_cpu else 'accelerator'}")
+    workers = [_start(folder, imports, environment, cores[i % len(cores)] if on_cpu else None) for i in range(count)]
+    errors: dict[int, str] = {}
+    readers = [threading.Thread(target=_read_errors, args=(worker, errors), daemon=True) for worker in workers]
+    for reader in readers:
+        reader.start()
+    try:
+        _watch(folder, jobs, workers, say)
+    finally:
+        for worker in workers:
+            worker.stdin.close()
+            worker.terminate()
+        for worker in workers:
+            worker.wait()
+    for reader in readers:
+        reader.join(timeout=5)
+    for worker in workers:
+        if worker.returncode == STOPPED_BY_INPUT:
+            raise InputError(errors[worker.pid].strip().splitlines()[-1])
+    unfinished = [job.job_id for job in jobs if ended(folder, job) is None]
+    if unfinished:
+        tail = "\n".join(text[-3000:] for text in errors.values())
+        raise RuntimeError(f"the workers ended before {len(unfinished)} jobs, the first {unfinished[0]}:\n{tail}")
+
+
+def _watch(folder: Path, jobs: list[Job], workers: list[subprocess.Popen], say: Callable[[str], None]) -> None:
+    """Says how far the study is until all jobs have ended or all workers are gone."""
+    total = sum(job.work for job in jobs)
+    remaining = {job.job_id: job for job in jobs if ended(folder, job) is None}
+    before = total - sum(job.work for job in remaining.values())
+    began = said = time.monotonic()
+    while remaining and any(worker.poll() is None for worker in workers):
+        time.sleep(0.2)
+        if any(worker.poll() == STOPPED_BY_INPUT for worker in workers):
+            return
+        remaining = {name: job for name, job in remaining.items() if ended(folder, job) is None}
+        if time.monotonic() - said >= SECONDS_BETWEEN_LINES and remaining:
+            said = time.monotonic()
+            done = total - sum(job.work for job in remaining.values())
+            elapsed = said - began
+            rate = (done - before) / elapsed
+            left = f", about {_clock((total - done) / rate)} left" if rate else ""
+            say(
+                f"{len(jobs) - len(remaining)}/{len(jobs)} jobs, {done / total:.0%} of the work, "
+                f"{_clock(elapsed)} elapsed{left}"
+            )
+    say(f"{len(jobs) - len(remaining)}/{len(jobs)} jobs in {_clock(time.monotonic() - began)}")
+
+
+def _start(folder: Path, imports: Sequence[str], environment: dict[str, str], core: int | None) -> subprocess.Popen:
+    command = [sys.executable, "-m", "scaling_jax.studies.worker", str(folder)]
+    command += ["--core", str(core)] if core is not None else []
+    command += [part for name in imports for part in ("--gin_import", name)]
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _read_errors(worker: subprocess.Popen, errors: dict[int, str]) -> None:
+    errors[worker.pid] = ""
+    for line in worker.stderr:
+        errors[worker.pid] = (errors[worker.pid] + line)[-100_000:]
+
+
+def _backend(environment: dict[str, str]) -> str:
+    """The platform that a worker will have, asked in a process of its own: starting a GPU here would take its memory."""
+    probe = [sys.executable, "-c", "import jax; print(jax.default_backend())"]
+    answered = subprocess.run(probe, env=environment, capture_output=True, text=True)
+    if answered.returncode:
+        raise RuntimeError(f"JAX does not start: {answered.stderr[-2000:]}")
+    return answered.stdout.split()[-1]
+
+
+def _forget_failures(folder: Path, jobs: list[Job]) -> None:
+    for job in jobs:
+        if ended(folder, job) == "failed":
+            (folder / job.folder / "record.json").unlink()
+
+
+def _describe(study: Study, folder: Path, stores: dict[str, TokenStore], jobs: list[Job]) -> None:
+    """Completes `study.json` with what the report and the fits need."""
+    known = files.read_json(folder / "study.json")
+    rates = chosen_rates(folder, jobs)
+    files.write_json(
+        folder / "study.json",
+        known
+        | {
+            "created": known.get("created") or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "hold_out": study.hold_out,
+            "model_size": study.model_size,
+            "stores": {name: os.path.relpath(store.path, folder) for name, store in stores.items()},
+            "store_hashes": {name: store.manifest_hash() for name, store in stores.items()},
+            "learning_rates": {method: chosen["learning_rate"] for method, chosen in rates.items()},
+            "learning_rate_search": rates,
+            "versions": {
+                "scaling_jax": scaling_jax.__version__,
+                "jax": jax.__version__,
+                "jaxlib": jaxlib.__version__,
+                "python": platform.python_version(),
+            },
+            "device": f"{platform.machine()}, {os.cpu_count()} cores",
+        },
+    )
+
+
+def _quiet_tensorflow() -> dict[str, str]:
+    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"

@@ -1,0 +1,180 @@
+"""A worker process: claims jobs of a study one after another and runs them.
+
+A claim is a file lock, which the kernel releases when its holder dies, however it dies. A job
+has ended when its folder has a `record.json`.
+"""
+
+import argparse
+import fcntl
+import os
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from scaling_jax import configuration, files
+from scaling_jax.errors import InputError
+from scaling_jax.studies.plan import Job
+
+CONFIGURABLES = "scaling_jax.studies.configurables"
+STOPPED_BY_INPUT = 2
+
+
+def ended(study: Path, job: Job) -> str | None:
+    """Status of a job that has ended, else None. A failed job is to be tried again by the next study."""
+    record = study / job.folder / "record.json"
+    return files.read_json(record)["status"] if record.exists() else None
+
+
+def chosen_rates(study: Path, jobs: list[Job]) -> dict[str, dict]:
+    """Per method whose search has ended: the rate with the best dev loss, and all that were tried."""
+    tried: dict[str, dict[float, float | None]] = {}
+    waiting = set()
+    for job in jobs:
+        if job.kind == "learning_rate":
+            method = job.details["point"]["method"]
+            if ended(study, job) is None:
+                waiting.add(method)
+                continue
+            record = files.read_json(study / job.folder / "record.json")
+            loss = record["results"]["dev_loss"] if record["status"] == "done" else None
+            tried.setdefault(method, {})[job.details["learning_rate"]] = loss
+    chosen = {}
+    for method, losses in tried.items():
+        finite = {rate: loss for rate, loss in losses.items() if loss is not None}
+        if method in waiting:
+            continue
+        if not finite:
+            raise InputError(f"every learning rate tried for {method} diverged: {sorted(losses)}; try smaller ones")
+        best = min(sorted(finite), key=finite.__getitem__)
+        at_edge = best in (min(losses), max(losses)) and len(losses) > 1
+        chosen[method] = {
+            "learning_rate": best,
+            "dev_losses": {f"{rate:g}": loss for rate, loss in sorted(losses.items())},
+            "at_edge_of_grid": at_edge,
+        }
+    return chosen
+
+
+def run_job(study: Path, job: Job, jobs: list[Job], stores: dict[str, str], pretrain_seed: int) -> None:
+    """Runs one job to its record."""
+    from scaling_jax.training.finetune import FinetuneRun, finetune
+    from scaling_jax.training.pretrain import pretrain
+
+    folder = study / job.folder
+    if job.kind == "pretraining":
+        pretrain(job.details["model"], stores["pretrain"], tuple(job.details["levels"]), pretrain_seed, folder)
+        return
+    point = job.details["point"]
+    rate = job.details.get("learning_rate")
+    if rate is None:
+        rate = chosen_rates(study, jobs).get(point["method"], {}).get("learning_rate")
+    run = FinetuneRun(
+        base=str(study / "pretraining" / point["model"] / "checkpoints" / str(point["pretrain_tokens"])),
+        store=stores["finetune"],
+        method=point["method"],
+        examples=point["finetune_examples"],
+        tuning_size=point["tuning_size"],
+        learning_rate=rate,
+        seed=point["seed"],
+        subset_seed=point["seed"],
+    )
+    finetune(run, folder)
+
+
+def work(study: Path) -> None:
+    """Runs jobs until none is left that this worker could take."""
+    plan = files.read_json(study / "plan.json")
+    jobs = [Job(**(job | {"needs": tuple(job["needs"])})) for job in plan["jobs"]]
+    last_program = ""
+    open_jobs = list(jobs)
+    done: dict[str, str] = {}
+    while open_jobs:
+        for job in list(open_jobs):
+            status = ended(study, job)
+            if status is not None:
+                done[job.job_id] = status
+                open_jobs.remove(job)
+        ready = [job for job in open_jobs if all(need in done for need in job.needs)]
+        ready.sort(key=lambda job: job.program != last_program)
+        for job in ready:
+            with _claim(study, job) as mine:
+                if not mine or ended(study, job) is not None:
+                    continue
+                last_program = job.program
+                _run_and_record(study, job, jobs, plan, done)
+                break
+        else:
+            time.sleep(0.1)
+
+
+def _run_and_record(study: Path, job: Job, jobs: list[Job], plan: dict, done: dict[str, str]) -> None:
+    lost = [need for need in job.needs if need.startswith("pretrain-") and done[need] != "done"]
+    try:
+        if lost:
+            raise RuntimeError(f"{lost[0]} ended as {done[lost[0]]}")
+        run_job(study, job, jobs, plan["stores"], plan["pretrain_seed"])
+    except InputError:
+        raise
+    except Exception as error:  # a failed run is a row with its reason, the study goes on
+        files.write_text(study / job.folder / "failure.txt", traceback.format_exc())
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        files.write_json(study / job.folder / "record.json", {"kind": job.kind, "status": "failed", "reason": reason})
+
+
+class _claim:
+    """Holds the lock of a job while the block runs; True where it was free."""
+
+    def __init__(self, study: Path, job: Job):
+        self._path = study / "claims" / job.job_id
+
+    def __enter__(self) -> bool:
+        self._path.parent.mkdir(exist_ok=True)
+        self._file = open(self._path, "w")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _die_with_parent() -> None:
+    """Ends this process when the study's own process is gone: its end of our standard input closes."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> int:
+    """Entry point of `python -m scaling_jax.studies.worker STUDY [--core N]`."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--core", type=int)
+    parser.add_argument("--gin_import", action="append", default=[])
+    arguments = parser.parse_args()
+    if arguments.core is not None:
+        os.sched_setaffinity(0, {arguments.core})
+    _die_with_parent()
+    from scaling_jax.training import platform
+
+    platform.prepare_process()
+    try:
+        configuration.parse(
+            [str(arguments.study / "config.gin")], imports=[CONFIGURABLES, *arguments.gin_import]
+        )
+        work(arguments.study)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return STOPPED_BY_INPUT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
