@@ -69,13 +69,16 @@ def new_directory(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary sibling folder that becomes `path` when the block ends without error.
 
     Raises:
-        InputError: `path` already exists and is not an empty folder.
+        InputError: `path` already exists and is not an empty folder, or cannot be made.
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path} already exists and is not an empty folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise InputError(f"cannot make {path}: {error.strerror or error}") from error
     try:
         yield temporary
         os.chmod(temporary, 0o777 & ~_umask())

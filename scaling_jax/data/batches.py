@@ -82,8 +82,14 @@ def evaluation_batches(
     split: Split, examples: int | None, rows: int, buckets: Sequence[int], pad_id: int
 ) -> Iterator[Batch]:
     """The first `examples` of a split (None: all), each once, shortest first; the last batch is filled
-    up with rows of weight 0."""
+    up with rows of weight 0.
+
+    Raises:
+        InputError: fewer than one example asked.
+    """
     count = len(split) if examples is None else min(examples, len(split))
+    if count < 1:
+        raise InputError(f"an evaluation of {count} examples of split {split.name!r}: at least 1, or None for all")
     lengths = split.total_lengths[:count]
     order = np.argsort(lengths, kind="stable")
     for begin in range(0, count, rows):

@@ -40,8 +40,15 @@ class VocabularyFile:
     unk_id: int = 2
 
     def sha256(self) -> str:
-        """Identity of the vocabulary: the hash of its file, or of its kind and size."""
-        return files.sha256(self.path) if self.path else f"{self.kind}-{self.size}"
+        """Identity of the vocabulary: the hash of its file, or of its kind and size.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        try:
+            return files.sha256(self.path) if self.path else f"{self.kind}-{self.size}"
+        except OSError as error:
+            raise InputError(f"cannot read the vocabulary {self.path}: {error.strerror}") from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,11 +128,13 @@ class TokenStore:
         return files.sha256(self.path / "manifest.json")
 
     def verify(self) -> None:
-        """Compares every shard's bytes with its recorded hash.
+        """Compares the bytes of the vocabulary and of every shard with their recorded hash.
 
         Raises:
             InputError: naming the first file that differs.
         """
+        if self.vocabulary.sha256() != self.manifest["vocabulary"]["sha256"]:
+            raise InputError(f"{self.vocabulary.path}: not the bytes that were written")
         for split in self.manifest["splits"].values():
             for shard in split["shards"]:
                 for names in shard["files"].values():

@@ -1,0 +1,139 @@
+"""Subsets, order, padding and weights of batches."""
+
+import numpy as np
+import pytest
+
+from scaling_jax.data.batches import (
+    TrainingBatches,
+    bucket_for,
+    buckets_for,
+    evaluation_batches,
+    nested_subset,
+    target_tokens,
+)
+from scaling_jax.data.pipeline import training_calls
+from scaling_jax.errors import InputError
+from tests.data.test_store import pairs, write
+
+PAD = 0
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("data") / "store", {"train": pairs(40)}).split("train")
+
+
+def batches(split, indices=None, rows=8, seed=0, process=(0, 1), buckets=(8, 16)):
+    return TrainingBatches(split, np.arange(40) if indices is None else indices, rows, buckets, PAD, seed, process)
+
+
+def test_smaller_subsets_lie_inside_larger_ones():
+    sizes = [100, 500, 1000, 2000]
+    subsets = [nested_subset(2000, size, subset_seed=5) for size in sizes]
+    for smaller, larger in zip(subsets, subsets[1:], strict=False):
+        assert set(smaller) < set(larger)
+        np.testing.assert_array_equal(smaller, larger[: len(smaller)])
+    assert sorted(subsets[-1]) == list(range(2000))
+    assert set(subsets[0]) != set(nested_subset(2000, 100, subset_seed=6))
+    assert set(subsets[0]) != set(range(100)), "a prefix of the file would follow its order"
+
+
+@pytest.mark.parametrize("size", [0, -1, 41])
+def test_more_examples_than_exist(size):
+    with pytest.raises(InputError, match=f"finetune_examples = {size}, but .* 40 examples"):
+        nested_subset(40, size, 0)
+
+
+def test_order_depends_on_seed_and_step_alone(split):
+    first, second = batches(split), batches(split)
+    late = second.example_indices(23)  # asked before any earlier step
+    np.testing.assert_array_equal(first.example_indices(3), second.example_indices(3))
+    np.testing.assert_array_equal(first.example_indices(23), late)
+    assert first.example_indices(0).tolist() != batches(split, seed=1).example_indices(0).tolist()
+    assert first.example_indices(0).tolist() != first.example_indices(5).tolist(), "epochs are shuffled anew"
+    one_call = first.stacked(2, 4)
+    for step in range(4):
+        alone = second.stacked(2 + step, 1)
+        length = alone["targets"].shape[-1]
+        np.testing.assert_array_equal(one_call["targets"][step, :, :length], alone["targets"][0])
+        assert not one_call["weights"][step, :, length:].any()
+
+
+def test_every_example_once_per_epoch_when_batches_straddle_epochs(split):
+    subset = nested_subset(40, 10, 0)
+    made = batches(split, subset, rows=4)
+    seen = np.concatenate([made.example_indices(step) for step in range(10)])
+    for epoch in range(4):
+        assert sorted(seen[epoch * 10 : epoch * 10 + 10]) == sorted(subset)
+
+
+def test_a_batch_may_hold_more_rows_than_there_are_examples(split):
+    made = batches(split, np.array([7, 9, 11]), rows=8).example_indices(1)
+    assert len(made) == 8 and set(made) == {7, 9, 11}
+
+
+def test_two_processes_build_the_two_halves(split):
+    whole = batches(split).stacked(0, 3)
+    halves = [batches(split, process=(index, 2)).stacked(0, 3) for index in range(2)]
+    for name in whole:
+        np.testing.assert_array_equal(np.concatenate([half[name] for half in halves], axis=1), whole[name])
+    with pytest.raises(InputError, match="batch size 8 is no multiple of the 3 processes"):
+        batches(split, process=(0, 3))
+
+
+def test_weights_lie_on_targets_and_inputs_are_shifted(split):
+    made = batches(split).stacked(4, 1)
+    for row, index in enumerate(batches(split).example_indices(4)):
+        example = split[int(index)]
+        whole = np.concatenate([example["inputs"], example["targets"]])
+        first, end = len(example["inputs"]), len(whole)
+        np.testing.assert_array_equal(made["targets"][0, row, :end], whole)
+        assert (made["targets"][0, row, end:] == PAD).all()
+        np.testing.assert_array_equal(made["inputs"][0, row, 1 : end + 1][: end - 1], whole[:-1])
+        assert made["inputs"][0, row, 0] == PAD
+        assert np.flatnonzero(made["weights"][0, row]).tolist() == list(range(first, end))
+        assert set(made["weights"][0, row]) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize(("asked", "rows"), [(None, 7), (13, 4), (100, 16)])
+def test_evaluation_counts_every_example_once(split, asked, rows):
+    count = min(asked or 40, 40)
+    made = list(evaluation_batches(split, asked, rows, (8, 16), PAD))
+    assert all(batch["targets"].shape[0] == rows for batch in made)
+    assert sum(batch["weights"].sum() for batch in made) == target_tokens(split, np.arange(count))
+    sequences = sorted(
+        tuple(row[: np.flatnonzero(weight)[-1] + 1])
+        for batch in made
+        for row, weight in zip(batch["targets"], batch["weights"], strict=True)
+        if weight.any()
+    )
+    assert sequences == sorted(tuple(np.concatenate(list(split[i].values()))) for i in range(count))
+
+
+def test_an_evaluation_of_nothing_is_refused(split):
+    with pytest.raises(InputError, match="0 examples"):
+        list(evaluation_batches(split, 0, 4, (8, 16), PAD))
+
+
+def test_buckets(split):
+    longest = int(split.total_lengths.max())
+    assert buckets_for(split, 16, step=4)[-1] == -(-longest // 4) * 4
+    assert np.mean(split.total_lengths <= buckets_for(split, 16, step=2)[0]) >= 0.95
+    assert [bucket_for(length, (8, 16)) for length in (1, 8, 9, 16)] == [8, 8, 16, 16]
+    with pytest.raises(InputError, match="17 tokens, the longest length bucket holds 16"):
+        bucket_for(17, (8, 16))
+    short = np.flatnonzero(split.total_lengths <= 8)
+    assert batches(split, short).stacked(0, 2)["targets"].shape == (2, 8, 8)
+
+
+def test_the_pipeline_gives_what_the_function_gives(split):
+    made = batches(split)
+    bounds = [(3, 5), (5, 6), (6, 8)]
+    for (first, end), call in zip(bounds, training_calls(made, bounds), strict=True):
+        for name, array in made.stacked(first, end - first).items():
+            np.testing.assert_array_equal(call[name], array)
+
+
+def test_the_pipeline_passes_a_clear_error_on(split):
+    with pytest.raises(InputError, match="longest length bucket holds 4"):
+        next(training_calls(batches(split, buckets=(2, 4)), [(0, 1)]))
