@@ -129,7 +129,8 @@ def finetune(
     config, base, about = _base_at(run.base, settings.layout)
     data_sets.check_vocabulary(store, Path(run.base), about)
     split = data_sets.split_at(run.store, "train")
-    subset = data_batches.nested_subset(len(split), run.examples or len(split), run.subset_seed)
+    examples = len(split) if run.examples is None else run.examples
+    subset = data_batches.nested_subset(len(split), examples, run.subset_seed)
 
     method = named_method(run.method, run.tuning_size)
     program = Program(config, method, settings.optimizer, settings.layout, settings.microbatches)

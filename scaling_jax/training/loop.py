@@ -1,11 +1,13 @@
 """The training loop: calls of a few compiled steps, evaluations between them, exact resume."""
 
+import contextlib
 import dataclasses
 import math
 import shutil
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,7 @@ class Progress:
     best_dev_loss: float = math.inf
     evaluations_since_best: int = 0
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    losses_since_evaluation: list[float] = dataclasses.field(default_factory=list)
     train_seconds: float = 0.0
     status: str = "running"
     reason: str = ""
@@ -122,31 +125,35 @@ def train(
     """
     resume_folder = folder / "resume"
     progress, state, best = _begin(program, start, base, dev, resume_folder, plan, on_evaluation)
-    asked_to_stop = _listen_for_termination()
     bounds = settings.call_bounds(progress.step)
     calls = training_calls(batches, bounds)
-    pending: list[jax.Array] = []
+    pending: list[Any] = [np.asarray(progress.losses_since_evaluation, np.float32)]
     began = time.perf_counter() - program.compile_seconds()
-    for first, end in bounds:
-        if progress.status != "running":
-            break
-        state, metrics = program.train(state, base, next(calls), rates[first:end])
-        pending.append(metrics["loss"])
-        progress.step = end
-        if end % settings.eval_interval == 0 or end == settings.steps:
-            jax.block_until_ready(state)
-            progress.train_seconds += time.perf_counter() - program.compile_seconds() - began
-            best = _evaluate(program, state, base, dev, progress, np.concatenate(pending), best, settings.patience)
-            pending.clear()
-            on_evaluation(progress)
-            began = time.perf_counter() - program.compile_seconds()
-        if end in settings.stop_steps and progress.status != "diverged":
-            at_step(end, state)
-        due = settings.checkpoint_interval and end % settings.checkpoint_interval == 0 and end < settings.steps
-        if (due or asked_to_stop()) and progress.status == "running":
-            _save(resume_folder, state, best, progress, plan)
-            if asked_to_stop():
-                raise Interrupted(f"stopped at step {end}; the same command goes on from there")
+    with _termination_noted() as asked_to_stop:
+        for first, end in bounds:
+            if progress.status != "running":
+                break
+            state, metrics = program.train(state, base, next(calls), rates[first:end])
+            pending.append(metrics["loss"])
+            progress.step = end
+            if end % settings.eval_interval == 0 or end == settings.steps:
+                jax.block_until_ready(state)
+                progress.train_seconds += time.perf_counter() - program.compile_seconds() - began
+                best = _evaluate(program, state, base, dev, progress, np.concatenate(pending), best, settings.patience)
+                pending.clear()
+                on_evaluation(progress)
+                began = time.perf_counter() - program.compile_seconds()
+            if end in settings.stop_steps and progress.status != "diverged":
+                at_step(end, state)
+            due = settings.checkpoint_interval and end % settings.checkpoint_interval == 0 and end < settings.steps
+            if (due or asked_to_stop()) and progress.status == "running":
+                jax.block_until_ready(state)
+                progress.train_seconds += time.perf_counter() - program.compile_seconds() - began
+                progress.losses_since_evaluation = [float(loss) for losses in pending for loss in np.asarray(losses)]
+                _save(resume_folder, state, best, progress, plan)
+                if asked_to_stop():
+                    raise Interrupted(f"stopped at step {end}; the same command goes on from there")
+                began = time.perf_counter() - program.compile_seconds()
     if progress.status == "running":
         progress.status = "done"
     return Outcome(progress, best, state.tuned)
@@ -220,10 +227,15 @@ def _evaluate(
     return best
 
 
-def _listen_for_termination() -> Callable[[], bool]:
+@contextlib.contextmanager
+def _termination_noted() -> Iterator[Callable[[], bool]]:
+    """Notes SIGTERM instead of dying of it; outside the block the process ends as it did before."""
+    if threading.current_thread() is not threading.main_thread():  # whoever owns the process listens
+        yield lambda: False
+        return
     received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
     try:
-        signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
-    except ValueError:  # not the main thread: whoever owns the process listens
-        pass
-    return lambda: bool(received)
+        yield lambda: bool(received)
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
