@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scaling_jax.decisions.critical_size import difference
 from scaling_jax.laws.results import Fit
 from scaling_jax.reports import crossings, curves, held_out, words
 from scaling_jax.reports.blocks import Fact, Picture
-from scaling_jax.reports.evidence import bounds, find_fit, level, predict, rows_of, sizes, x_column
+from scaling_jax.reports.evidence import bounds, curve_fit, find_fit, level, predict, rows_of, x_column
 from scaling_jax.reports.exponents import owner
 from scaling_jax.reports.figures import Crossing
 from scaling_jax.reports.study_data import Study
@@ -35,131 +36,139 @@ class Stretch:
     high: float
 
 
+@dataclass(frozen=True)
+class Contest:
+    """The methods of a task at the largest model that all of them were run with.
+
+    Attributes:
+        fits: method -> its law; the joint law where there is one.
+        column: results column of the size.
+        size: of that model.
+        low, high: the range of examples.
+    """
+
+    task: str
+    fits: dict[str, Fit]
+    column: str
+    size: float
+    low: float
+    high: float
+
+
 def answer(study: Study) -> Answer:
-    """Made from the first task that has a joint law over model size; the other tasks add a paragraph each."""
-    told = [(task, statement) for task in study.tasks if (statement := _statement(study, task))]
-    if not told:
+    """Made from the first task that has a law; the other tasks add a paragraph each."""
+    contests = [contest for task in study.tasks if (contest := _contest(study, task))]
+    if not contests:
         return Answer(
-            f"No joint law could be fitted to the {len(study.done)} finished runs of this study.",
+            f"No law could be fitted to the {len(study.done)} finished runs of this study.",
             ["See below for the runs, what they cost, and which rows were left out."],
             [],
             _facts(study),
         )
-    sentence, lead = told[0][1]
-    lead = lead + [f"{words.capital(task)}: {more}" for task, (more, _) in told[1:]]
-    pictures = [picture for task, _ in told[:1] if (picture := _picture(study, task))]
-    return Answer(sentence, lead, pictures, _facts(study))
+    sentence, lead = _statement(study, contests[0])
+    lead = lead + [f"{words.capital(contest.task)}: {_sentence(study, contest)}" for contest in contests[1:]]
+    return Answer(sentence, lead, [_picture(study, contests[0])], _facts(study))
 
 
-def _largest(study: Study, task: str) -> dict[str, tuple[Fit, float]]:
-    """Every method's model-size fit with the largest size it was run at."""
-    found = {}
-    for method in study.methods(task):
-        fit = find_fit(study, task, method, "model_size")
-        if fit is not None:
-            found[method] = (fit, max(sizes(fit, rows_of(study, fit))))
-    return found
+def _contest(study: Study, task: str) -> Contest | None:
+    fits = {method: fit for method in study.methods(task) if (fit := curve_fit(study, task, method))}
+    if not fits:
+        return None
+    column = next((x_column(fit) for fit in fits.values() if "x" in fit.columns), "non_embedding_params")
+    tables = {method: rows_of(study, fit) for method, fit in fits.items()}
+    levels = [{run[column] for run, _ in rows} for rows in tables.values()]
+    common = set.intersection(*levels)
+    size = max(common) if common else min(map(max, levels))
+    examples = [[run["finetune_examples"] for run, _ in rows] for rows in tables.values()]
+    low, high = max(map(min, examples)), min(map(max, examples))
+    if low >= high:  # the methods were run on ranges that do not meet: compare over all of it
+        low, high = min(map(min, examples)), max(map(max, examples))
+    return Contest(task, fits, column, size, low, high)
 
 
-def stretches(study: Study, task: str) -> list[Stretch]:
-    """Who is ahead where at the largest model, over the examples that every method was run with."""
-    fits = _largest(study, task)
-    low, high = _range(study, fits)
-    grid = np.geomspace(low, high, 400)
-    table = np.stack([predict(fit, x, grid)[0] for fit, x in fits.values()])
+def stretches(contest: Contest) -> list[Stretch]:
+    """Who is ahead where at the largest model, over the range of the contest."""
+    grid = np.geomspace(contest.low, contest.high, 400)
+    table = np.stack([predict(fit, contest.size, grid)[0] for fit in contest.fits.values()])
     best = np.argmin(table, axis=0)
     edges = [0, *(np.flatnonzero(np.diff(best)) + 1), grid.size]
-    names = list(fits)
+    names = list(contest.fits)
     return [
-        Stretch(names[best[start]], grid[start], grid[min(end, grid.size - 1)])
+        Stretch(names[best[start]], float(grid[start]), float(grid[min(end, grid.size - 1)]))
         for start, end in itertools.pairwise(edges)
     ]
 
 
-def _range(study: Study, fits: dict[str, tuple[Fit, float]]) -> tuple[float, float]:
-    examples = [[run["finetune_examples"] for run, _ in rows_of(study, fit)] for fit, _ in fits.values()]
-    return max(map(min, examples)), min(map(max, examples))
-
-
-def _statement(study: Study, task: str) -> tuple[str, list[str]] | None:
-    fits = _largest(study, task)
-    if not fits:
-        return None
-    low, high = _range(study, fits)
-    ahead = stretches(study, task)
-    any_fit, x = next(iter(fits.values()))
-    size = f"{words.count(x)} {words.column(x_column(any_fit))}"
-    sentence = _sentence(study, task, ahead, x, size, low, high)
-    at_top = {method: predict(fit, x, high) for method, (fit, x) in fits.items()}
+def _statement(study: Study, contest: Contest) -> tuple[str, list[str]]:
+    high = contest.high
+    at_top = {method: predict(fit, contest.size, high) for method, fit in contest.fits.items()}
     ranked = sorted(at_top, key=lambda method: at_top[method][0][0])
     told = [
-        f"{words.method(method)} {words.loss(at_top[method][0][0])} "
-        f"{words.between(at_top[method][1][0], at_top[method][2][0], words.loss)}".strip()
-        for method in ranked
+        f"{words.method(method)} {words.loss(value[0])} {words.between(low[0], top[0], words.loss)}"
+        for method, (value, low, top) in ((method, at_top[method]) for method in ranked)
     ]
-    lead = [
-        f"Predicted test loss at {words.count(high)} examples and {size}, in {words.LOSS_UNIT} with "
-        f"{level(study)} intervals: {'; '.join(told)}."
-    ]
-    lead.append(_certainty(ranked, at_top, high))
-    return sentence, [text for text in lead if text]
+    lead = (
+        f"Predicted test loss at {words.count(high)} examples ({words.LOSS_UNIT}, {level(study)} intervals): "
+    )
+    return _sentence(study, contest), [f"{lead}{'; '.join(told)}. {_certainty(contest, ranked)}".strip()]
 
 
-def _sentence(
-    study: Study, task: str, ahead: list[Stretch], x: float, size: str, low: float, high: float
-) -> str:
+def _sentence(study: Study, contest: Contest) -> str:
+    ahead = stretches(contest)
+    size = f"At {words.count(contest.size)} {words.column(contest.column)}"
+    span = f"from {words.count(contest.low)} to {words.count(contest.high)} finetuning examples"
+    if len(contest.fits) == 1:
+        return f"{size}, {words.method(ahead[0].method)} was the only method run, {span}."
     if len(ahead) == 1:
-        only = len(study.methods(task)) == 1
-        lead = "was the only method run" if only else "has the lowest predicted loss"
-        return (
-            f"{words.capital(words.method(ahead[0].method))} {lead} from {words.count(low)} to "
-            f"{words.count(high)} examples at {size}."
-        )
+        return f"{size}, {words.method(ahead[0].method)} has the lowest predicted loss {span}."
     told = []
     for before, after in itertools.pairwise(ahead):
-        critical = crossings.find(crossings.read(study), task, {before.method, after.method}, x)
-        interval = (
-            f" ({level(study)} interval {words.roughly(critical.low)} to {words.roughly(critical.high)})"
-            if critical and math.isfinite(critical.low) and math.isfinite(critical.high)
-            else " (the place is uncertain)"
+        tie = crossings.find(study, contest.task, before.method, after.method, contest.size, before.high)
+        at = tie.size if tie else before.high
+        place = (
+            f"{level(study)} interval {crossings.interval_text(tie)}"
+            if tie
+            else "how sure, the fits do not say"
         )
-        at = critical.at if critical and math.isfinite(critical.at) else before.high
         told.append(
-            f"{words.method(before.method)} is predicted best up to about "
-            f"{words.roughly(at)} examples{interval}"
+            f"{words.method(before.method)} up to about {words.roughly(at)} finetuning examples ({place})"
         )
-    return words.capital(f"{', then '.join(told)}, and {words.method(ahead[-1].method)} beyond, at {size}.")
+    last = words.method(ahead[-1].method)
+    return f"{size}, the method with the lowest predicted loss is {', then '.join(told)}, and {last} beyond."
 
 
-def _certainty(ranked: list[str], at_top: dict, high: float) -> str:
+def _certainty(contest: Contest, ranked: list[str]) -> str:
+    """How far the best is ahead of the next at the most examples, and how often the draws agree."""
     if len(ranked) < 2:
         return ""
-    first, second = at_top[ranked[0]], at_top[ranked[1]]
-    names = f"{words.method(ranked[0])} and {words.method(ranked[1])}"
-    if first[2][0] < second[1][0]:
-        return f"At {words.count(high)} examples the intervals of {names} do not overlap."
-    return (
-        f"At {words.count(high)} examples the intervals of {names} overlap: "
-        "these runs do not settle which is better."
+    at = {"x": contest.size, "d": contest.high}
+    first, second = (contest.fits[method] for method in ranked[:2])
+    gap, low, high = difference(second, first, at)
+    draws = [fit.draw_predictions(fit.column_values(at)) for fit in contest.fits.values()]
+    count = min(map(len, draws))
+    wins = np.argmin(np.stack([draw[:count] for draw in draws]), axis=0)
+    share = float(np.mean(wins == list(contest.fits).index(ranked[0])))
+    often = "all" if share == 1 else f"{share:.0%}"
+    told = (
+        f"There {words.method(ranked[0])} leads {words.method(ranked[1])} by {words.loss(gap)} "
+        f"{words.between(low, high, words.loss)} and is the best in {often} of the bootstrap draws"
     )
+    return told + (": these runs do not settle which is better." if low <= 0 <= high else ".")
 
 
-def _picture(study: Study, task: str) -> Picture | None:
-    ahead = stretches(study, task)
-    _, x = next(iter(_largest(study, task).values()))
-    marks = []
-    for before, after in itertools.pairwise(ahead):
-        critical = crossings.find(crossings.read(study), task, {before.method, after.method}, x)
-        if critical and math.isfinite(critical.at):
-            marks.append(Crossing(words.roughly(critical.at), critical.at, critical.low, critical.high))
-    drawn = curves.methods_at_largest(study, task, marks)
-    if drawn is None:
-        return None
+def _picture(study: Study, contest: Contest) -> Picture:
+    ties = [
+        crossings.find(study, contest.task, before.method, after.method, contest.size, before.high)
+        for before, after in itertools.pairwise(stretches(contest))
+    ]
+    marks = [Crossing(words.roughly(tie.size), tie.size, tie.low, tie.high) for tie in ties if tie]
+    drawn = curves.methods_at(study, contest.task, contest.fits, contest.column, contest.size, marks)
     bar = " The bar at the foot is the interval of the crossing." if marks else ""
+    law = next(iter(contest.fits.values())).law
     return Picture(
         *drawn,
-        f"{drawn[0].title}. Each point is one run; hollow points were held out of the fit. Lines "
-        f"are the fitted multiplicative law, bands its {level(study)} interval.{bar}",
+        f"{drawn[0].title}. Each point is one run; hollow points were held out of the fit. Lines are the "
+        f"fitted {law} law, bands its {level(study)} interval.{bar}",
     )
 
 

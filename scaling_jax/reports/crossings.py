@@ -1,58 +1,221 @@
-"""Which method is ahead where: critical data sizes between methods, as decision.json states them."""
+"""Which method is ahead where: the critical sizes of decision.json, as text, table and picture."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scaling_jax.reports.blocks import Paragraph, Section
+from scaling_jax.errors import InputError
+from scaling_jax.reports import figures, words
+from scaling_jax.reports.blocks import Cell, Heading, Note, Panels, Paragraph, Section, Table
+from scaling_jax.reports.evidence import level
+from scaling_jax.reports.figures import Interval
 from scaling_jax.reports.study_data import Study
+from scaling_jax.reports.theme import INK, Drawing
+
+_KEYS = (
+    "task",
+    "law",
+    "factor",
+    "first",
+    "second",
+    "at",
+    "searched",
+    "fitted",
+    "crossings",
+    "share_crossing",
+)
 
 
 @dataclass(frozen=True)
 class Critical:
-    """The number of examples at which two methods tie at one size.
+    """A number of examples at which two methods tie.
 
     Attributes:
-        methods: the two; `below` names the one with the lower loss below the tie ("" when unknown).
-        x: the size, with its results column in `column`.
-        at, low, high: examples; NaN where there is no crossing or no bound.
-        share: share of bootstrap resamples that cross inside the range; NaN when not known.
-        told: the statement of decision.json in words.
+        size: examples.
+        low, high: its interval; 0 and infinity where it is open.
+        below, above: the method with the lower loss on either side.
+        outside: whether it lies outside the fitted sizes, so that it is an extrapolation.
     """
 
-    task: str
-    methods: tuple[str, str]
-    factor: str
-    column: str
-    x: float
-    at: float
+    size: float
     low: float
     high: float
-    share: float
     below: str
-    told: str
+    above: str
+    outside: bool
 
 
-def read(study: Study) -> list[Critical]:
-    """Every crossing of decision.json, model size first."""
-    return []
+@dataclass(frozen=True)
+class Pair:
+    """Two methods compared at one model size; `ties` is empty when one is better throughout `searched`."""
+
+    task: str
+    law: str
+    methods: tuple[str, str]
+    column: str
+    at: float
+    searched: tuple[float, float]
+    fitted: tuple[float, float]
+    ties: tuple[Critical, ...]
+    share: float
+    better: str
 
 
-def find(found: list[Critical], task: str, pair: set[str], x: float) -> Critical | None:
-    """The crossing of two methods at model size `x`."""
-    for one in found:
-        if (
-            one.task == task
-            and set(one.methods) == pair
-            and one.factor == "model_size"
-            and math.isclose(one.x, x)
-        ):
-            return one
-    return None
+def read(study: Study) -> list[Pair]:
+    """The comparisons of decision.json that fix one size: by the joint law where there is one.
+
+    Raises:
+        InputError: an entry lacks a key.
+    """
+    found = []
+    for entry in study.decision.get("crossings") or []:
+        missing = [key for key in _KEYS if key not in entry]
+        if missing:
+            raise InputError(f"{study.folder / 'decision.json'}: a crossing has no {missing[0]!r}")
+        if len(entry["at"]) == 1:
+            found.append(_pair(entry))
+    joint = [pair for pair in found if pair.law == "multiplicative"]
+    return joint or found
+
+
+def _pair(entry: Mapping) -> Pair:
+    (column, at), (low, high) = next(iter(entry["at"].items())), entry["fitted"]
+    ties = tuple(
+        Critical(
+            size=tie["size"],
+            low=0.0 if tie["low"] is None else tie["low"],
+            high=math.inf if tie["high"] is None else tie["high"],
+            below=tie["better_below"],
+            above=tie["better_above"],
+            outside=not low <= tie["size"] <= high,
+        )
+        for tie in entry["crossings"]
+    )
+    return Pair(
+        task=str(entry["task"]), law=entry["law"], methods=(entry["first"], entry["second"]), column=column,
+        at=at, searched=tuple(entry["searched"]), fitted=(low, high), ties=ties,
+        share=entry["share_crossing"], better=entry.get("better") or "",
+    )  # fmt: skip
+
+
+def find(study: Study, task: str, below: str, above: str, at: float, size: float) -> Critical | None:
+    """The tie at model size `at` where `above` overtakes `below`, the nearest to `size` examples."""
+    ties = [
+        tie
+        for pair in read(study)
+        if pair.task == task and math.isclose(pair.at, at)
+        for tie in pair.ties
+        if (tie.below, tie.above) == (below, above)
+    ]
+    return min(ties, key=lambda tie: abs(math.log(tie.size / size)), default=None)
+
+
+def interval_text(tie: Critical, pair_range: tuple[float, float] | None = None) -> str:
+    """The interval in words, with open ends as "below" and "above" the searched range."""
+    low, high = pair_range or (0.0, math.inf)
+    if tie.low <= 0 and math.isinf(tie.high):
+        return "open on both sides"
+    if tie.low <= 0:
+        return f"{f'below {words.roughly(low)}' if low else 'open below'} to {words.roughly(tie.high)}"
+    if math.isinf(tie.high):
+        end = f"above {words.roughly(high)}" if math.isfinite(high) else "open above"
+        return f"{words.roughly(tie.low)} to {end}"
+    return f"{words.roughly(tie.low)} to {words.roughly(tie.high)}"
 
 
 def section(study: Study) -> Section | None:
-    """Interval plot and table; None when there is only one method."""
-    found = read(study)
-    if not found:
+    """A picture per pair of methods and a table; None when there are no two methods to compare."""
+    pairs = read(study)
+    if not pairs:
         return None
-    return Section("methods", "Methods", "Where one method overtakes another", [Paragraph("soon")])
+    parts: list = [
+        Paragraph(
+            "The critical size is the number of finetuning examples at which two methods have the same "
+            "predicted loss. It comes from two fitted laws and is far less certain than either: its "
+            f"{level(study)} interval is where the bootstrap draws put the tie."
+        )
+    ]
+    for task in dict.fromkeys(pair.task for pair in pairs):
+        if len(study.tasks) > 1:
+            parts.append(Heading(task))
+        own = [pair for pair in pairs if pair.task == task]
+        drawings = [_drawing(task, methods, group) for methods, group in _by_methods(own).items()]
+        parts.append(
+            Panels(
+                drawings,
+                "By model size. The shaded range was fitted; beyond it a tie is an extrapolation. "
+                "Arrowheads: the interval runs past the range that was searched.",
+            )
+        )
+        parts.append(_table(task, own))
+    if any(tie.outside for pair in pairs for tie in pair.ties):
+        parts.append(
+            Note("Some ties lie outside the fitted numbers of examples: they are a direction, not a place.")
+        )
+    return Section("methods", "Methods", "Where one method overtakes another", parts)
+
+
+def _by_methods(pairs: Sequence[Pair]) -> dict[tuple[str, str], list[Pair]]:
+    groups: dict[tuple[str, str], list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault(pair.methods, []).append(pair)
+    return groups
+
+
+def _drawing(task: str, methods: tuple[str, str], pairs: Sequence[Pair]) -> Drawing:
+    rows, about = [], []
+    for pair in sorted(pairs, key=lambda pair: pair.at):
+        label = words.count(pair.at)
+        for tie in pair.ties:
+            rows.append(Interval(label, label, INK, tie.size, tie.low, tie.high))
+        if not pair.ties:
+            note = f"no crossing: {words.method(pair.better)} ahead"
+            rows.append(Interval(label, label, INK, math.nan, math.nan, math.nan, note))
+        about.append(f"{label}: {_place(pair)}")
+    title = f"{words.capital(words.method(methods[0]))} and {words.method(methods[1])}"
+    return figures.intervals(
+        f"crossing-{task}-{methods[0]}-{methods[1]}",
+        f"{title}: critical number of examples by model size",
+        f"{words.capital(words.column(pairs[0].column))}. {'; '.join(about)}.",
+        rows,
+        "Finetuning examples at the tie",
+        width=3.35,
+        limits=pairs[0].searched,
+        logarithmic=True,
+        heading=title,
+        shaded=pairs[0].fitted,
+    )
+
+
+def _place(pair: Pair) -> str:
+    if not pair.ties:
+        return f"no crossing in range, {words.method(pair.better)} better throughout"
+    return " and ".join(
+        f"{words.roughly(tie.size)} ({interval_text(tie, pair.searched)})" for tie in pair.ties
+    )
+
+
+def _table(task: str, pairs: Sequence[Pair]) -> Table:
+    rows = []
+    for pair in pairs:
+        names = f"{words.method(pair.methods[0])} / {words.method(pair.methods[1])}"
+        size, share = words.count(pair.at), f"{100 * pair.share:.0f}%"
+        for tie in pair.ties:
+            rows.append([
+                names, size, words.method(tie.below),
+                Cell(words.roughly(tie.size), f"[{interval_text(tie, pair.searched)}]"),
+                words.method(tie.above), share, "extrapolated" if tie.outside else "",
+            ])  # fmt: skip
+        if not pair.ties:
+            better = words.method(pair.better)
+            rows.append([names, size, better, Cell("no crossing in range"), better, share, ""])
+    low, high = pairs[0].searched
+    size_name = words.capital(words.column(pairs[0].column))
+    return Table(
+        f"Critical sizes, {task}",
+        ["Methods", size_name, "Better below", "Tie at examples", "Better above", "Draws that cross", ""],
+        rows,
+        text=(0, 2, 4, 6),
+        caption=f"Ties between {words.roughly(low)} and {words.roughly(high)} examples, the range "
+        f"searched, by the fitted {pairs[0].law} law.",
+    )  # fmt: skip

@@ -1,12 +1,12 @@
 """Loss against finetuning examples: the series behind the first picture and the panels per method."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from scaling_jax.laws.results import Fit
 from scaling_jax.reports import figures, theme, words
-from scaling_jax.reports.evidence import find_fit, predict, rows_of, sizes, x_column
+from scaling_jax.reports.evidence import find_fit, predict, rows_of, single_fits, sizes, x_column
 from scaling_jax.reports.figures import Crossing, Series
 from scaling_jax.reports.study_data import Run, Study
 from scaling_jax.reports.theme import Drawing
@@ -39,28 +39,25 @@ def series(
     return Series(label, colour, examples, loss, held_out, label_colour, grid, value, low, high)
 
 
-def methods_at_largest(
-    study: Study, task: str, crossings: Sequence[Crossing]
-) -> tuple[Drawing, Drawing] | None:
-    """Loss against examples of every method at the largest model: for wide and for narrow screens."""
+def methods_at(
+    study: Study, task: str, fits: Mapping[str, Fit], column: str, size: float, crossings: Sequence[Crossing]
+) -> tuple[Drawing, Drawing]:
+    """Loss against examples of every method at one model size: for wide and for narrow screens."""
     drawn, model = [], ""
-    for method in study.methods(task):
-        fit = find_fit(study, task, method, "model_size")
-        if fit is None:
+    for method, fit in fits.items():
+        rows = [(run, hidden) for run, hidden in rows_of(study, fit) if run[column] == size]
+        if not rows:
             continue
-        rows = rows_of(study, fit)
-        largest = max(sizes(fit, rows))
-        rows = [(run, hidden) for run, hidden in rows if run[x_column(fit)] == largest]
-        model = f"{rows[0][0].model} ({words.count(largest)} {words.column(x_column(fit))})"
+        model = model or rows[0][0].model
         colour = method_colour(study, method)
-        drawn.append(series(words.method(method), colour, colour, rows, fit, largest))
-    if not drawn:
-        return None
-    title = f"Test loss against finetuning examples by method, {model}"
+        drawn.append(series(words.method(method), colour, colour, rows, fit, size))
+    place = f"{model} ({words.count(size)} {words.column(column)})"
+    title = f"Test loss against finetuning examples by method, {place}"
     description = "; ".join(
         f"{one.label}: {words.loss(one.line_y[0])} at {words.count(one.line_x[0])} examples, "
         f"{words.loss(one.line_y[-1])} at {words.count(one.line_x[-1])}"
         for one in drawn
+        if one.line_y.size
     )
     return tuple(
         figures.curves(
@@ -70,47 +67,50 @@ def methods_at_largest(
             drawn,
             "Finetuning examples",
             f"Test loss ({words.LOSS_UNIT})",
-            size=size,
+            size=inches,
             crossings=crossings,
         )
-        for name, size in (("methods", _WIDE), ("methods-narrow", _NARROW))
+        for name, inches in (("methods", _WIDE), ("methods-narrow", _NARROW))
     )
 
 
 def panels(study: Study, task: str, factor: str) -> list[Drawing]:
-    """One panel per method: loss against examples, one line per size of `factor`, on one y range."""
-    drawn = []
-    for method in study.methods(task):
-        fit = find_fit(study, task, method, factor)
-        if fit is None:
-            continue
-        rows = rows_of(study, fit)
-        levels = sizes(fit, rows)
-        lines = [
-            series(
-                words.count(level),
-                theme.ordered(position, len(levels)),
-                theme.INK,
-                [(run, hidden) for run, hidden in rows if run[x_column(fit)] == level],
-                fit,
-                level,
-            )
-            for position, level in enumerate(levels)
-        ]
-        drawn.append((method, fit, lines))
+    """One panel per method: loss against examples, one line per size of `factor`, on one y range.
+
+    Without a joint law over model size, every model keeps the law fitted to it alone.
+    """
+    drawn = {
+        method: lines for method in study.methods(task) if (lines := _lines(study, task, method, factor))
+    }
     if not drawn:
         return []
-    everything = [line for _, _, lines in drawn for line in lines]
+    y_range = figures.span([line for lines in drawn.values() for line in lines])
+    return [_panel(study, task, factor, method, lines, y_range) for method, lines in drawn.items()]
+
+
+def _lines(study: Study, task: str, method: str, factor: str) -> list[Series]:
+    fit = find_fit(study, task, method, factor)
+    if fit is None:
+        alone = single_fits(study, task, method) if factor == "model_size" else []
+        return [
+            series(str(one.group.get("model", "")), theme.ordered(position, len(alone)), theme.INK,
+                   rows_of(study, one), one, 1.0)
+            for position, one in enumerate(alone)
+        ]  # fmt: skip
+    rows = rows_of(study, fit)
+    levels = sizes(fit, rows)
     return [
-        _panel(task, factor, method, fit, lines, figures.span(everything)) for method, fit, lines in drawn
-    ]
+        series(words.count(size), theme.ordered(position, len(levels)), theme.INK,
+               [(run, hidden) for run, hidden in rows if run[x_column(fit)] == size], fit, size)
+        for position, size in enumerate(levels)
+    ]  # fmt: skip
 
 
-def _panel(task: str, factor: str, method: str, fit: Fit, lines: Sequence[Series], y_range) -> Drawing:
-    x_name = words.column(x_column(fit))
+def _panel(
+    study: Study, task: str, factor: str, method: str, lines: Sequence[Series], y_range: tuple[float, float]
+) -> Drawing:
     ends = "; ".join(
-        f"{line.label} {x_name}: {words.loss(line.line_y[0])} down to {words.loss(line.line_y[-1])}"
-        for line in lines
+        f"{line.label}: {words.loss(line.line_y[0])} down to {words.loss(line.line_y[-1])}" for line in lines
     )
     return figures.curves(
         f"{factor.replace('_', '-')}-{task}-{method}",

@@ -64,8 +64,8 @@ def section(study: Study) -> Section | None:
             Paragraph(
                 f"The data are a synthetic language whose conditional entropy is computed exactly: "
                 f"{entropy:.4f} {words.LOSS_UNIT} on the test split. No model can do better on "
-                f"average.{told} A fitted E is the floor of one method at these settings: it may lie above the "
-                "entropy, and a wide interval says that the runs stop too far from the floor to see it."
+                f"average.{told} A fitted E is the floor of one method at these settings: it may lie above "
+                "the entropy, and a wide interval says that the runs stop too far from the floor to see it."
             ),
             Panels([drawing], f"Fitted E with its {level(study)} interval; the line is the entropy."),
             Table(

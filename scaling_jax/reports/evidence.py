@@ -24,6 +24,22 @@ def find_fit(study: Study, task: str, method: str, factor: str, law: str = "mult
     return None
 
 
+def single_fits(study: Study, task: str, method: str) -> list[Fit]:
+    """The fits in the examples alone, one per model, smallest model first."""
+    found = [
+        fit
+        for fit in study.fits
+        if factor_of(fit) == "single" and (fit.group.get("task"), fit.group.get("method")) == (task, method)
+    ]
+    return sorted(found, key=lambda fit: float(fit.group.get("non_embedding_params", 0.0)))
+
+
+def curve_fit(study: Study, task: str, method: str) -> Fit | None:
+    """The law of loss against examples: the joint one over model sizes, else that of the largest model."""
+    joint = find_fit(study, task, method, "model_size")
+    return joint or next(reversed(single_fits(study, task, method)), None)
+
+
 def x_column(fit: Fit) -> str:
     """The results column that is the law's X."""
     return fit.columns["x"]
@@ -45,7 +61,11 @@ def rows_of(study: Study, fit: Fit) -> list[tuple[Run, bool]]:
 
     Both are decided as when fitting: by the fit's own group, condition and hold-out expression.
     """
-    runs = [run for run in study.done if all(_same(run, *pair) for pair in fit.group.items())]
+    runs = [
+        run
+        for run in study.done
+        if run["finetune_examples"] > 0 and all(_same(run, *pair) for pair in fit.group.items())
+    ]
     if fit.where and runs:
         keep = _table(runs).matches(fit.where)
         runs = [run for run, kept in zip(runs, keep, strict=True) if kept]

@@ -2,7 +2,7 @@
 
 from scaling_jax.laws.results import Fit
 from scaling_jax.reports import figures, words
-from scaling_jax.reports.blocks import Bullets, Cell, Heading, Panels, Paragraph, Section, Table
+from scaling_jax.reports.blocks import Bullets, Cell, Details, Heading, Panels, Paragraph, Section, Table
 from scaling_jax.reports.curves import method_colour
 from scaling_jax.reports.evidence import bounds, factor_of, find_fit, level
 from scaling_jax.reports.figures import Interval
@@ -38,6 +38,9 @@ def section(study: Study) -> Section:
     parts.append(
         Bullets(unknown) if unknown else Paragraph("Every parameter above is identified by the runs.")
     )
+    skipped = [str(reason) for reason in study.decision.get("skipped") or []]
+    if skipped:
+        parts.append(Details(f"What could not be fitted ({len(skipped)})", [Bullets(skipped)]))
     return Section("exponents", "Exponents", "Exponents and floors, with intervals", parts)
 
 

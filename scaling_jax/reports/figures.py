@@ -48,7 +48,7 @@ class Crossing:
 
 @dataclass(frozen=True)
 class Interval:
-    """One row of an interval plot; NaN bounds are not drawn."""
+    """One row of an interval plot; NaN bounds are not drawn, `note` is written in their place."""
 
     group: str
     label: str
@@ -56,6 +56,7 @@ class Interval:
     value: float
     low: float
     high: float
+    note: str = ""
 
 
 def curves(
@@ -198,12 +199,15 @@ def intervals(
     truth: tuple[str, float] | None = None,
     limits: tuple[float, float],
     logarithmic: bool = False,
+    heading: str = "",
+    shaded: tuple[float, float] | None = None,
 ) -> Drawing:
     """Estimates with intervals, one line each, grouped; `truth` draws a labelled vertical line.
 
     Args:
         width: inches.
         limits: x range; intervals that leave it are cut there and end in an arrowhead.
+        shaded: a range of x to set off, such as the one that was fitted.
         logarithmic: whether the x axis is logarithmic (counts) or linear (parameters).
     """
     height = 0.62 + 0.235 * len(rows) + 0.16 * len({row.group for row in rows})
@@ -241,6 +245,10 @@ def intervals(
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(x_label)
     axes.tick_params(axis="y", labelcolor=theme.INK)
+    if heading:
+        axes.set_title(heading)
+    if shaded:
+        axes.axvspan(*shaded, color=theme.MUTED, alpha=0.12, linewidth=0)
     return theme.finish(figure, name, title, description)
 
 
@@ -277,6 +285,16 @@ def _draw_interval(axes, row: Interval, height: float, low: float, high: float) 
                     markeredgewidth=0,
                     clip_on=False,
                 )
+    if row.note:
+        axes.annotate(
+            row.note,
+            (0.5, height),
+            xycoords=axes.get_yaxis_transform(),
+            ha="center",
+            va="center",
+            fontsize=8,
+            color=theme.MUTED,
+        )
     if low <= row.value <= high:
         axes.plot([row.value], [height], "o", color=row.colour, markersize=5, markeredgewidth=0)
 

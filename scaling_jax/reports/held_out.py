@@ -94,7 +94,7 @@ def _row(study: Study, task: str, factor: str, method: str, fits: dict[str, Fit 
 
 def nearest(fit: Fit) -> float:
     """Held-out mean absolute deviation of predicting with the nearest fitted neighbour."""
-    return _number(fit.errors.get("nearest_mad"))
+    return _number(fit.errors.get("nearest_neighbour_mad"))
 
 
 def _number(value) -> float:

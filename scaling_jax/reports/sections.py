@@ -43,25 +43,21 @@ def loss_section(study: Study) -> Section:
             continue
         if len(study.tasks) > 1:
             parts.append(Heading(task))
-        parts.append(
-            Panels(
-                drawings,
-                (
-                    "Each point is one run (seeds are separate points); hollow points were held out of the "
-                    "fit. Lines are the joint law fitted to all sizes of a method at once, bands its "
-                    f"{evidence.level(study)} interval. Line labels: {_size_name(study, task)}."
-                ),
-            )
-        )
+        parts.append(Panels(drawings, _caption(study, task)))
     if not parts:
-        parts.append(
-            Paragraph("No joint law over model size could be fitted; the runs are listed at the end.")
-        )
+        parts.append(Paragraph("No law could be fitted; the runs are listed at the end."))
     return Section("loss", "Loss", "Loss against finetuning examples, by model size", parts)
 
 
-def _size_name(study: Study, task: str) -> str:
-    fit = next(
-        fit for method in study.methods(task) if (fit := evidence.find_fit(study, task, method, "model_size"))
+def _caption(study: Study, task: str) -> str:
+    fits = [evidence.find_fit(study, task, method, "model_size") for method in study.methods(task)]
+    joint = next((fit for fit in fits if fit is not None), None)
+    if joint is None:
+        lines, labels = "the law fitted to each model alone", "model"
+    else:
+        lines = "the joint law fitted to all sizes of a method at once"
+        labels = words.column(evidence.x_column(joint))
+    return (
+        "Each point is one run (seeds are separate points); hollow points were held out of the fit. Lines "
+        f"are {lines}, bands its {evidence.level(study)} interval. Line labels: {labels}."
     )
-    return words.column(evidence.x_column(fit))

@@ -10,7 +10,7 @@ import pytest
 from scaling_jax import files
 from scaling_jax.laws.results import write_fits
 from scaling_jax.reports import evidence
-from scaling_jax.reports.answer import answer, stretches
+from scaling_jax.reports.answer import _contest, answer, stretches
 from scaling_jax.reports.build import build_report
 from scaling_jax.reports.study_data import read_study
 from tests.reports import simulated_study
@@ -51,7 +51,7 @@ class Page(html.parser.HTMLParser):
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     folder = simulated_study.write_study(tmp_path_factory.mktemp("study") / "a study")
-    write_fits(folder / "fits.json", simulated_study.made_fits())
+    simulated_study.write_made_fits(folder)
     return folder
 
 
@@ -86,23 +86,50 @@ def test_text_from_data_is_escaped(page):
 
 def test_every_section_is_there_in_reading_order(page):
     anchors = re.findall(r'<section id="([\w-]+)"', page)
-    wanted = ["loss", "exponents", "held-out", "factors", "costs", "entropy", "left-out", "reproduce"]
+    wanted = [
+        "loss",
+        "exponents",
+        "held-out",
+        "factors",
+        "methods",
+        "costs",
+        "entropy",
+        "left-out",
+        "reproduce",
+    ]
     assert [anchor for anchor in anchors if anchor in wanted] == wanted
 
 
 def test_the_first_screen_names_the_methods_in_the_order_of_the_truth(study):
-    ahead = stretches(read_study(study), "lab_translation")
+    data = read_study(study)
+    ahead = stretches(_contest(data, "lab_translation"))
     assert [stretch.method for stretch in ahead] == ["lora", "full"]
     at = ahead[0].high
     size = simulated_study.MODELS["n1m"][1]
     tokens = simulated_study.PRETRAINING[-1]
     lora, full = (simulated_study.true_loss(name, size, tokens, at) for name in ("lora", "full"))
     assert lora == pytest.approx(full, rel=1e-3)
-    sentence = answer(read_study(study)).sentence
-    assert (
-        sentence.startswith("LoRA is predicted best up to about 1.8k examples")
-        and "full tuning beyond" in sentence
-    )
+    sentence = answer(data).sentence
+    assert re.search(r"LoRA up to about 1\.[78]k finetuning examples \(90% interval 1\.\dk to [12]", sentence)
+    assert sentence.endswith("and full tuning beyond.")
+
+
+def test_critical_sizes_are_shown_with_their_interval_or_none(page):
+    assert "Where one method overtakes another" in page
+    assert page.count("extrapolated") >= 1  # LoRA and prompt tuning tie below the fewest examples
+    assert re.search(r'1\.[78]k <span class="interval">\[1\.\dk to [12](\.\d)?k\]', page)
+
+
+def test_no_crossing_is_said_in_words(study, tmp_path):
+    folder = tmp_path / "study"
+    shutil.copytree(study, folder)
+    decision = files.read_json(folder / "decision.json")
+    for entry in decision["crossings"]:
+        entry.update(crossings=[], better=entry["first"], share_crossing=0.02)
+    files.write_json(folder / "decision.json", decision)
+    page = build_report(folder).read_text("utf-8")
+    assert "no crossing in range" in page and "no crossing: full tuning ahead" in page
+    assert "how sure, the fits do not say" in page
 
 
 def test_held_out_rows_are_those_of_the_study_expression(study):
@@ -158,7 +185,7 @@ def test_a_study_that_nothing_fits_still_gets_a_page(tmp_path):
     folder = simulated_study.write_study(tmp_path / "study", lab=False)
     files.write_json(folder / "fits.json", [])
     page = build_report(folder).read_text("utf-8")
-    assert "No joint law could be fitted to the 250 finished runs" in page
+    assert "No law could be fitted to the 250 finished runs" in page
     assert 'id="entropy"' not in page and 'id="costs"' in page
 
 
@@ -170,7 +197,8 @@ def test_one_method_alone_is_not_compared(tmp_path):
     fits = [fit for fit in simulated_study.made_fits() if fit.group["method"] == "lora"]
     write_fits(folder / "fits.json", fits)
     page = build_report(folder).read_text("utf-8")
-    assert "LoRA was the only method run from 250 to 16k examples" in page
+    assert not (folder / "decision.json").exists()
+    assert "LoRA was the only method run, from 250 to 16k finetuning examples." in page
     assert 'id="methods"' not in page
 
 

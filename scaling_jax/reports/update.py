@@ -1,0 +1,106 @@
+"""Brings a study's fits, decision and page up to date, doing only what is not done already."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import scaling_jax
+from scaling_jax import files
+from scaling_jax.decisions.study_fits import crossings, fit_study, skipped_fits, summary_text
+from scaling_jax.errors import InputError
+from scaling_jax.laws.results import write_fits
+from scaling_jax.laws.table import read_table
+from scaling_jax.reports.study_data import read_fits, read_runs
+
+_INPUTS = ("results.csv", "study.json")
+
+
+@dataclass(frozen=True)
+class Update:
+    """What was done.
+
+    Attributes:
+        page: the report.
+        summary: fits with intervals, held-out errors, crossings, for the terminal.
+        fitted: whether the fits were computed now.
+        drawn: whether the page was written now.
+    """
+
+    page: Path
+    summary: str
+    fitted: bool
+    drawn: bool
+
+
+def update_report(study_dir: str | Path, out: str | Path | None = None, bootstrap: int = 1000) -> Update:
+    """Fits, decides and writes the page where the inputs changed since; else keeps what is there.
+
+    What the fits were made from is kept in decision.json under `made_from`: hashes of results.csv,
+    study.json and of fits.json itself, the number of resamples, our version.
+
+    Args:
+        study_dir: the study folder.
+        out: where the page goes; None is STUDY/report.html.
+        bootstrap: resamples behind the intervals.
+
+    Raises:
+        InputError: not a study folder, or its table cannot be read or fitted.
+    """
+    folder = Path(study_dir)
+    page = Path(out) if out is not None else folder / "report.html"
+    inputs = _made_from(folder, bootstrap)
+    decision = _current(folder, inputs)
+    fitted = decision is None
+    if decision is None:
+        decision = _fit(folder, inputs, bootstrap)
+    drawn = fitted or not _is_newer(page, folder / "decision.json")
+    if drawn:
+        # Imported here: matplotlib takes a second that an unchanged study need not wait for.
+        from scaling_jax.reports.build import build_report
+
+        build_report(folder, page)
+    fits = read_fits(folder / "fits.json")
+    return Update(page, summary_text(fits, decision["crossings"], decision["skipped"]), fitted, drawn)
+
+
+def _made_from(folder: Path, bootstrap: int) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give the folder that `scaling-jax study` wrote")
+    for name in _INPUTS:
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} has no {name}; give the folder that `scaling-jax study` wrote")
+    hashes = {name: files.sha256(folder / name) for name in _INPUTS}
+    return hashes | {"bootstrap": bootstrap, "scaling_jax": scaling_jax.__version__}
+
+
+def _current(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:
+    """decision.json if it was made from just these inputs and fits.json is as it was left; else None."""
+    decision, fits = folder / "decision.json", folder / "fits.json"
+    if not (decision.is_file() and fits.is_file()):
+        return None
+    content = files.read_json(decision)
+    if not isinstance(content, dict) or content.get("made_from") != inputs | {
+        "fits.json": files.sha256(fits)
+    }:
+        return None
+    return content
+
+
+def _fit(folder: Path, inputs: dict[str, Any], bootstrap: int) -> dict[str, Any]:
+    """Writes fits.json and then decision.json, which seals it by its hash."""
+    read_runs(folder / "results.csv")  # names line and column of a bad cell before anything computes with it
+    table = read_table(folder / "results.csv")
+    hold_out = files.read_json(folder / "study.json").get("hold_out") or None
+    fits = fit_study(table, hold_out, bootstrap=bootstrap)
+    write_fits(folder / "fits.json", fits)
+    decision = {
+        "made_from": inputs | {"fits.json": files.sha256(folder / "fits.json")},
+        "crossings": crossings(fits),
+        "skipped": skipped_fits(table, hold_out),
+    }
+    files.write_json(folder / "decision.json", decision)
+    return decision
+
+
+def _is_newer(page: Path, than: Path) -> bool:
+    return page.is_file() and page.stat().st_mtime_ns >= than.stat().st_mtime_ns
