@@ -28,6 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    try:
+        return _run(arguments)
+    except InputError as error:
+        # gin adds the chain of its own calls to the message; the message already names the binding.
+        raise InputError(str(error).split("\n  In call to configurable")[0]) from error
+
+
+def _run(arguments: argparse.Namespace) -> int:
     from scaling_jax import configuration
     from scaling_jax.tasks import prepare, registry
 

@@ -201,7 +201,7 @@ def _make_store(
         truncated[split], tokens[split] = dict.fromkeys(request.feature_lengths, 0), 0
         blocks = _with_progress(seqio_tasks.blocks(registered, split), f"{request.name} {split}", say)
         if request.window:
-            yield from _windows(blocks, request.window)
+            yield from _windows(blocks, request.window, f"{request.name}: split {split!r}")
         else:
             for example in _pairs(blocks, request, vocabulary.eos_id, truncated[split]):
                 tokens[split] += len(example["targets"])
@@ -223,15 +223,21 @@ def _make_store(
         say(line)
 
 
-def _windows(blocks: Iterator[Mapping[str, "Ragged"]], window: int) -> Iterator[Mapping[str, np.ndarray]]:
+def _windows(
+    blocks: Iterator[Mapping[str, "Ragged"]], window: int, name: str
+) -> Iterator[Mapping[str, np.ndarray]]:
     """Cuts the stream of documents; what is left at its end, less than a window, is dropped."""
     rest = np.zeros(0, np.int32)
+    cut = 0
     for block in blocks:
         stream = np.concatenate([rest, block["targets"].tokens])
         whole = len(stream) // window * window
         for row in stream[:whole].reshape(-1, window):
             yield {"targets": row}
         rest = stream[whole:]
+        cut += whole
+    if not cut:
+        raise InputError(f"{name} has {len(rest)} tokens, less than one window of {window}: give it more text")
 
 
 def _pairs(

@@ -12,6 +12,7 @@ a task's file imports seqio or TensorFlow: `seqio_tasks` makes a seqio task of t
 asks for it.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -83,6 +84,9 @@ def text_task(
         features: `PAIRS` for finetuning tasks, `DOCUMENTS` for pretraining text.
         summary: one line.
         ends: features whose sequences end in EOS; all of them where empty.
+
+    Raises:
+        InputError: another file has registered a task of that name.
     """
 
     def register(function: Callable[..., TextSource]) -> Callable[..., TextSource]:
@@ -94,12 +98,28 @@ def text_task(
             return dataclasses.replace(source, identity={**bound.arguments, **source.identity})
 
         name = function.__name__
-        call = gin.configurable(name, module=function.__module__)(checked)
-        # A file may be loaded again (--gin_import in a notebook); the last one counts.
+        if name in _TASKS and _TASKS[name].call.__module__ != function.__module__:
+            raise InputError(
+                f"{function.__module__} registers a task {name!r}, which {_TASKS[name].call.__module__} has: "
+                "give yours another name"
+            )
+        with _registering():
+            call = gin.configurable(name, module=function.__module__)(checked)
         _TASKS[name] = TextTask(name, version, features, summary, ends or features, call)
         return call
 
     return register
+
+
+@contextlib.contextmanager
+def _registering() -> Iterator[None]:
+    """Lets a file register after a gin file was parsed, and register again (in a notebook, say)."""
+    with gin.unlock_config():
+        gin.enter_interactive_mode()
+        try:
+            yield
+        finally:
+            gin.exit_interactive_mode()
 
 
 def load_all() -> None:

@@ -70,7 +70,9 @@ def sentencepiece(
     }
 
     def make(text_lines: Iterator[str], folder: Path) -> VocabularyFile:
-        return _train(itertools.islice(text_lines, lines), folder, options)
+        # Text that occurs in two stores is taken once: long repeats make the unigram trainer's search for
+        # frequent substrings quadratic.
+        return _train(iter(dict.fromkeys(itertools.islice(text_lines, lines))), folder, options)
 
     settings = {"kind": "sentencepiece", "trained": True, "lines": lines, "text": text, **options}
     return Vocabulary(settings, None if text is None else tuple(text), make)
