@@ -19,15 +19,21 @@ EXAMPLE = """  scaling-jax prepare --gin_file gin_configs/tasks/lab_translation.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of this verb."""
     from scaling_jax import configuration
 
     configuration.add_arguments(parser)
     parser.add_argument("--out", metavar="DIR", help="folder of the stores, one sub-folder for each")
-    parser.add_argument("--show", nargs="?", const="", metavar="TASK", help="print examples of a task, or all tasks")
-    parser.add_argument("--examples", type=int, default=3, metavar="N", help="how many examples --show prints (3)")
+    parser.add_argument(
+        "--show", nargs="?", const="", metavar="TASK", help="print examples of a task, or all tasks"
+    )
+    parser.add_argument(
+        "--examples", type=int, default=3, metavar="N", help="how many examples --show prints (3)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Prepares the stores that the gin file names, or shows examples."""
     try:
         return _run(arguments)
     except InputError as error:
@@ -62,9 +68,9 @@ def _show(name: str, count: int) -> None:
     task = registry.find(name)
     source = task.call()
     block = next(source.splits["train"]())
-    rows = zip(*(block[feature] for feature in task.features))
+    rows = zip(*(block[feature] for feature in task.features), strict=True)
     print(f"{task.versioned_name}: {task.summary}; splits {', '.join(source.splits)}")
-    for _, row in zip(range(count), rows):
+    for _, row in zip(range(count), rows, strict=False):
         print()
-        for feature, text in zip(task.features, row):
+        for feature, text in zip(task.features, row, strict=True):
             print(f"{feature:8s} {text}")

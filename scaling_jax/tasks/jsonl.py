@@ -36,7 +36,9 @@ def jsonl(
 
     def open_files(binding: str, value: Any) -> pairs.PairFiles:
         paths = text_files.as_paths(binding, value)
-        return pairs.PairFiles(paths, lambda: (row for path in paths for row in _rows(path, (source, target))))
+        return pairs.PairFiles(
+            paths, lambda: (row for path in paths for row in _rows(path, (source, target)))
+        )
 
     given = pairs.by_split("jsonl", train, dev, test, open_files)
     settings = {"source": source, "target": target, "template": template}

@@ -24,7 +24,11 @@ class PairFiles:
 
 
 def pair_source(
-    task: str, given: Mapping[str, PairFiles], cut: Mapping[str, int], template: str, settings: Mapping[str, Any]
+    task: str,
+    given: Mapping[str, PairFiles],
+    cut: Mapping[str, int],
+    template: str,
+    settings: Mapping[str, Any],
 ) -> TextSource:
     """The text of a task of pairs.
 
@@ -43,7 +47,9 @@ def pair_source(
         InputError: whatever reading the files raises; files without pairs; too few pairs for the cut.
     """
     if "{source}" not in template:
-        raise InputError(f"{task}.template = {template!r}: must contain {{source}}, where the source text goes")
+        raise InputError(
+            f"{task}.template = {template!r}: must contain {{source}}, where the source text goes"
+        )
     notes: list[str] = []
     usable = {split: _count(files, notes) for split, files in given.items()}
     places = _cut(task, usable["train"], {split: cut[split] for split in SPLITS[1:] if split not in given})
@@ -57,13 +63,19 @@ def pair_source(
 
         def read() -> Iterator[Mapping[str, list[str]]]:
             rows = ((source, target) for source, target in files.rows() if source.strip() and target.strip())
-            texts = ((template.replace("{source}", row[0]), row[1]) for place, row in enumerate(rows) if keep(place))
+            texts = (
+                (template.replace("{source}", row[0]), row[1])
+                for place, row in enumerate(rows)
+                if keep(place)
+            )
             return text_files.in_blocks(texts, PAIRS)
 
         return read
 
     for split, numbers in places.items():
-        notes.append(f"{split}: {len(numbers):,} evenly spaced pairs of {_names(given['train'])}, which train leaves out")
+        notes.append(
+            f"{split}: {len(numbers):,} evenly spaced pairs of {_names(given['train'])}, not in train"
+        )
     identity = {split: text_files.hashes(given[split].paths) if split in given else None for split in SPLITS}
     splits = {split: reader(split) for split in SPLITS if split in given or places.get(split)}
     return TextSource(splits, identity={**identity, **settings}, notes=tuple(notes))
@@ -79,7 +91,9 @@ def _count(files: PairFiles, notes: list[str]) -> int:
     if not usable:
         raise InputError(f"{_names(files)}: every pair has an empty side")
     if usable < total:
-        notes.append(f"{_names(files)}: {total - usable:,} of {total:,} pairs have an empty side and are left out")
+        notes.append(
+            f"{_names(files)}: {total - usable:,} of {total:,} pairs have an empty side and are left out"
+        )
     return usable
 
 
@@ -90,8 +104,8 @@ def _cut(task: str, usable: int, sizes: Mapping[str, int]) -> dict[str, frozense
         raise InputError(f"{task}: cut_dev and cut_test must not be negative")
     if 2 * wanted > usable:
         raise InputError(
-            f"{task}: cannot take {wanted:,} pairs for {' and '.join(sizes)} out of {usable:,} training pairs (at most "
-            f"half); name files for them, or bind smaller {task}.cut_dev and {task}.cut_test"
+            f"{task}: cannot take {wanted:,} pairs for {' and '.join(sizes)} out of {usable:,} training pairs "
+            f"(at most half); name files for them, or bind smaller {task}.cut_dev and {task}.cut_test"
         )
     places: dict[str, set[int]] = {split: set() for split in sizes}
     for number in range(wanted):
@@ -105,7 +119,9 @@ def _names(files: PairFiles) -> str:
     return " and ".join(str(path) for path in files.paths)
 
 
-def by_split(task: str, train: Any, dev: Any, test: Any, open_files: Callable[[str, Any], PairFiles]) -> dict[str, PairFiles]:
+def by_split(
+    task: str, train: Any, dev: Any, test: Any, open_files: Callable[[str, Any], PairFiles]
+) -> dict[str, PairFiles]:
     """Opens what is bound to `train`, `dev` and `test`.
 
     Raises:
@@ -125,5 +141,7 @@ def columns_of(path: Path, number: int, line: str, columns: Sequence[int]) -> tu
     """
     cells = line.split("\t")
     if len(cells) <= max(columns):
-        raise InputError(f"{path}:{number}: {len(cells)} tab-separated column(s), column {max(columns) + 1} is needed")
+        raise InputError(
+            f"{path}:{number}: {len(cells)} tab-separated column(s), column {max(columns) + 1} is needed"
+        )
     return cells[columns[0]], cells[columns[1]]

@@ -37,7 +37,9 @@ def parallel_text(
         if isinstance(value, str):
             return pairs.PairFiles(paths, lambda: _tsv_rows(paths[0], columns))
         if len(paths) != 2:
-            raise InputError(f"{binding}: give (source file, target file) or one tab-separated file, not {len(paths)} files")
+            raise InputError(
+                f"{binding}: (source file, target file) or one tab-separated file, not {len(paths)} files"
+            )
         return pairs.PairFiles(paths, lambda: _aligned_rows(*paths))
 
     given = pairs.by_split("parallel_text", train, dev, test, open_files)
@@ -52,8 +54,8 @@ def _aligned_rows(source: Path, target: Path) -> Iterator[tuple[str, str]]:
             shorter, longer = (source, target) if left is None else (target, source)
             count = sum(1 for _ in text_files.lines(longer))
             raise InputError(
-                f"{shorter} has {number - 1:,} lines and {longer} has {count:,}: line i of one must be the translation "
-                "of line i of the other"
+                f"{shorter} has {number - 1:,} lines and {longer} has {count:,}: line i of one must be the "
+                "translation of line i of the other"
             )
         yield left, right
 

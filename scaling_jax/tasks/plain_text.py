@@ -33,7 +33,9 @@ def plain_text(
     if min(dev_share, test_share) < 0 or dev_share + test_share > 0.5:
         raise InputError("plain_text.dev_share and plain_text.test_share: from 0 on, together at most 0.5")
     bound = {"train": train, "dev": dev, "test": test}
-    paths = {split: text_files.as_paths(f"plain_text.{split}", value) for split, value in bound.items() if value}
+    paths = {
+        split: text_files.as_paths(f"plain_text.{split}", value) for split, value in bound.items() if value
+    }
     counts = {path: _count(path) for files in paths.values() for path in files}
     shares = {"dev": 0.0 if dev else dev_share, "test": 0.0 if test else test_share}
     ranges: dict[str, dict[Path, tuple[int, int]]] = {"train": {}, "dev": {}, "test": {}}
@@ -41,7 +43,9 @@ def plain_text(
         dev_begin = counts[path] - _share_of(counts[path], shares["dev"])
         test_begin = dev_begin - _share_of(counts[path], shares["test"])
         if test_begin < 1:
-            raise InputError(f"{path}: {counts[path]} line(s) are too few to cut dev or test off; name files for them")
+            raise InputError(
+                f"{path}: {counts[path]} line(s) are too few to cut dev or test off; name files for them"
+            )
         cuts = {"train": (0, test_begin), "test": (test_begin, dev_begin), "dev": (dev_begin, counts[path])}
         for split, (begin, end) in cuts.items():
             if begin < end:
@@ -50,11 +54,13 @@ def plain_text(
         ranges[split].update({path: (0, counts[path]) for path in paths.get(split, ())})
     identity = {split: text_files.hashes(paths[split]) if split in paths else None for split in bound}
     notes = tuple(
-        f"{split}: the last lines of each training file ({share:.2%}), which train leaves out"
+        f"{split}: the last lines of each training file ({share:.2%}), not in train"
         for split, share in shares.items()
         if share
     )
-    return TextSource({split: _reader(files) for split, files in ranges.items() if files}, identity=identity, notes=notes)
+    return TextSource(
+        {split: _reader(files) for split, files in ranges.items() if files}, identity=identity, notes=notes
+    )
 
 
 def _reader(ranges: _Ranges) -> Callable[[], Iterator[Mapping[str, list[str]]]]:

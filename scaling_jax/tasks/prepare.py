@@ -77,13 +77,17 @@ def task_store(
     found = registry.find(task)
     if found.features == DOCUMENTS:
         if not isinstance(window, int) or window < 2 or feature_lengths:
-            raise InputError(f"{scope}task_store: {task} is pretraining text, bind window (2 tokens or more) and nothing else")
+            raise InputError(
+                f"{scope}task_store: {task} is pretraining text, bind window (2 tokens or more) alone"
+            )
         lengths = {"targets": window}
     else:
         lengths = dict(feature_lengths or {})
         if window or set(lengths) != set(found.features) or min(lengths.values()) < 2:
             wanted = {feature: 128 for feature in found.features}
-            raise InputError(f"{scope}task_store: {task} needs feature_lengths such as {wanted}, and no window")
+            raise InputError(
+                f"{scope}task_store: {task} needs feature_lengths such as {wanted}, and no window"
+            )
     return StoreRequest(name or task, found, found.call(), lengths, window)
 
 
@@ -113,12 +117,16 @@ def prepare(
     names = [request.name for request in stores]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise InputError(f"prepare.stores: two stores are called {repeated[0]!r}; give each its own task_store.name")
+        raise InputError(
+            f"prepare.stores: two stores are called {repeated[0]!r}; give each its own task_store.name"
+        )
     vocabulary = vocabulary or sentencepiece()
     learned_from = _learned_from(vocabulary, stores)
     settings = {request.name: _settings(request, vocabulary, learned_from) for request in stores}
     paths = {request.name: Path(out) / request.name for request in stores}
-    missing = [request for request in stores if not _up_to_date(paths[request.name], settings[request.name], say)]
+    missing = [
+        request for request in stores if not _up_to_date(paths[request.name], settings[request.name], say)
+    ]
     if not missing:
         return paths
     for note in itertools.chain.from_iterable(request.source.notes for request in missing):
@@ -237,7 +245,9 @@ def _windows(
         rest = stream[whole:]
         cut += whole
     if not cut:
-        raise InputError(f"{name} has {len(rest)} tokens, less than one window of {window}: give it more text")
+        raise InputError(
+            f"{name} has {len(rest)} tokens, less than one window of {window}: give it more text"
+        )
 
 
 def _pairs(
@@ -261,7 +271,9 @@ def _pairs(
             yield example
 
 
-def _facts(request: StoreRequest, tokens: Mapping[str, int], truncated: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+def _facts(
+    request: StoreRequest, tokens: Mapping[str, int], truncated: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any]:
     if request.window:
         return {}
     cut = {split: dict(counts) for split, counts in truncated.items()}

@@ -65,6 +65,7 @@ class Ragged:
     offsets: np.ndarray
 
     def __len__(self) -> int:
+        """Number of sequences."""
         return len(self.offsets) - 1
 
 

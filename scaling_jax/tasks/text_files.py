@@ -42,7 +42,8 @@ def lines(path: Path) -> Iterator[str]:
                 yield raw.rstrip(b"\r\n").decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path}:{number}: not UTF-8 text (byte {error.start + 1} of the line is 0x{error.object[error.start]:02x}); "
+            f"{path}:{number}: not UTF-8 text (byte {error.start + 1} of the line is "
+            f"0x{error.object[error.start]:02x}); "
             "convert the file, for example with iconv -t utf-8"
         ) from error
     except (OSError, EOFError, zlib.error) as error:
@@ -60,7 +61,7 @@ def in_blocks(rows: Iterable[Sequence[str]], features: Sequence[str]) -> Iterato
     for row in rows:
         pending.append(row)
         if len(pending) == _BLOCK:
-            yield dict(zip(features, map(list, zip(*pending))))
+            yield dict(zip(features, map(list, zip(*pending, strict=True)), strict=True))
             pending = []
     if pending:
-        yield dict(zip(features, map(list, zip(*pending))))
+        yield dict(zip(features, map(list, zip(*pending, strict=True)), strict=True))

@@ -149,4 +149,6 @@ def _open(path: Path) -> VocabularyFile:
         raise InputError(f"{path}: the model has no end-of-sequence piece, which every target must end in")
     # Padding is masked wherever it is used, so a model without a pad piece may pad with id 0.
     pad_id = max(processor.pad_id(), 0)
-    return VocabularyFile("sentencepiece", processor.get_piece_size(), path, pad_id, processor.eos_id(), processor.unk_id())
+    return VocabularyFile(
+        "sentencepiece", processor.get_piece_size(), path, pad_id, processor.eos_id(), processor.unk_id()
+    )

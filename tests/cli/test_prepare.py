@@ -23,8 +23,14 @@ def test_show_lists_tasks_and_prints_examples(capsys):
         (["--gin_file", "gin_configs/tasks/lab_translation.gin"], "--out is missing"),
         (["--gin_file", "nowhere.gin", "--out", "x"], "no gin file nowhere.gin"),
         (["--gin_file", "gin_configs/tasks/jsonl.gin", "--out", "x"], "jsonl.train is not set"),
-        (["--gin_file", "gin_configs/tasks/jsonl.gin", "--gin", "TRAIN='gone.jsonl'", "--out", "x"], "no file gone.jsonl"),
-        (["--gin_file", "gin_configs/tasks/lab_translation.gin", "--gin", "lab.concept=9", "--out", "x"], "concepts"),
+        (
+            ["--gin_file", "gin_configs/tasks/jsonl.gin", "--gin", "TRAIN='gone.jsonl'", "--out", "x"],
+            "no file gone.jsonl",
+        ),
+        (
+            ["--gin_file", "gin_configs/tasks/lab_translation.gin", "--gin", "lab.concept=9", "--out", "x"],
+            "concepts",
+        ),
         (["--show", "lab_headlines"], "did you mean 'lab_headline'"),
     ],
 )
@@ -41,5 +47,17 @@ def test_files_of_unequal_length(capsys, tmp_path):
     (tmp_path / "b").write_text("eins\n")
     bindings = [f"TRAIN=('{tmp_path}/a', '{tmp_path}/b')", f"PRETRAIN='{tmp_path}/a'"]
     flags = [part for binding in bindings for part in ("--gin", binding)]
-    assert main(["prepare", "--gin_file", "gin_configs/tasks/parallel_text.gin", "--out", str(tmp_path / "x"), *flags]) == 2
+    assert (
+        main(
+            [
+                "prepare",
+                "--gin_file",
+                "gin_configs/tasks/parallel_text.gin",
+                "--out",
+                str(tmp_path / "x"),
+                *flags,
+            ]
+        )
+        == 2
+    )
     assert "b has 1 lines and" in capsys.readouterr().err

@@ -71,7 +71,9 @@ def test_finetuning_store_equals_the_seqio_task(made, seqio_tasks):
             assert found[index]["targets"][-1] == 1 and 1 not in found[index]["inputs"]
     cut = store.manifest["facts"]["truncated_examples"]
     assert cut["train"]["inputs"] > 0 and cut["train"]["targets"] == 0
-    assert any(f"train: {cut['train']['inputs']} inputs were longer than 11 tokens" in line for line in made[1])
+    assert any(
+        f"train: {cut['train']['inputs']} inputs were longer than 11 tokens" in line for line in made[1]
+    )
 
 
 def test_pretraining_windows_are_the_seqio_tasks_stream(made, seqio_tasks):
@@ -96,13 +98,15 @@ def test_vocabulary_is_shared_and_has_t5s_ids(made):
 
 
 def test_facts_are_the_entropy_over_the_tokens(tmp_path, seqio_tasks):
-    paths, _ = _prepare(tmp_path, [*SMALL, "finetune/task_store.feature_lengths = {'inputs': 64, 'targets': 64}"])
+    paths, _ = _prepare(
+        tmp_path, [*SMALL, "finetune/task_store.feature_lengths = {'inputs': 64, 'targets': 64}"]
+    )
     store = open_store(paths["finetune"])
     words = lexicon.build(lexicon.plain(lexicon.lab()))
     source = registry.find("lab_translation").call()
     for split in ("dev", "test"):
         (block,) = source.splits[split]()
-        pairs = list(zip(block["inputs"], block["targets"]))
+        pairs = list(zip(block["inputs"], block["targets"], strict=True))
         tokens = store.split(split).lengths("targets").sum()
         oracle = -sum(entropy.oracle_log_probability(words, *pair) for pair in pairs)
         exact = sum(-p * np.log(p) for text, _ in pairs for _, p in entropy.every_target(words, text))
@@ -120,7 +124,17 @@ def test_cut_examples_have_no_known_entropy(made):
 
 def test_same_settings_same_bytes_in_another_process(made, tmp_path):
     flags = [part for binding in SMALL for part in ("--gin", binding)]
-    command = [sys.executable, "-m", "scaling_jax.cli.main", "prepare", "--gin_file", GIN, "--out", str(tmp_path), *flags]
+    command = [
+        sys.executable,
+        "-m",
+        "scaling_jax.cli.main",
+        "prepare",
+        "--gin_file",
+        GIN,
+        "--out",
+        str(tmp_path),
+        *flags,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "77"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert _same_bytes(made[2], tmp_path)
@@ -132,7 +146,9 @@ def test_up_to_date_stores_are_kept_and_others_refused(made):
     before = (out / "finetune" / "manifest.json").stat().st_mtime_ns
     _, lines = _prepare(out, SMALL)
     assert lines == [f"{out / name}: up to date" for name in ("pretrain", "finetune")]
-    with pytest.raises(InputError, match=r"pretrain was prepared with other settings \(.*lab.seed: there 0, now 5\)"):
+    with pytest.raises(
+        InputError, match=r"pretrain was prepared with other settings \(.*lab.seed: there 0, now 5\)"
+    ):
         _prepare(out, [*SMALL, "lab.seed = 5"])
     assert (out / "finetune" / "manifest.json").stat().st_mtime_ns == before
 
@@ -143,11 +159,13 @@ def test_nothing_but_prepare_imports_tensorflow():
         "registry.load_all(); main.parser(); print([m for m in ('tensorflow', 'seqio') if m in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
-OWN_TASK = '''
+OWN_TASK = """
 from scaling_jax.errors import InputError
 from scaling_jax.tasks.registry import PAIRS, TextSource, text_task
 
@@ -158,7 +176,7 @@ def my_own_task(word="hund", broken=False):
         if broken:
             raise InputError("my file, line 7: cannot be read")
     return TextSource({"train": read, "dev": read})
-'''
+"""
 OWN_BINDINGS = [
     "prepare.stores = [@task_store()]",
     "prepare.vocabulary = @byte_vocabulary()",
@@ -197,10 +215,16 @@ def test_an_error_inside_the_pipeline_is_the_readers(tmp_path, seqio_tasks):
         ("sentencepiece.text = ('pretrian',)", "no store 'pretrian'; did you mean 'pretrain'"),
         ("finetune/task_store.name = 'pretrain'", "two stores are called 'pretrain'"),
         ("finetune/task_store.task = 'lab_translatoin'", "did you mean 'lab_translation'"),
-        ("finetune/task_store.feature_lengths = {'inputs': 8}", "finetune/task_store: lab_translation needs feature_lengths"),
+        (
+            "finetune/task_store.feature_lengths = {'inputs': 8}",
+            "finetune/task_store: lab_translation needs feature_lengths",
+        ),
         ("finetune/task_store.window = 8", "and no window"),
         ("pretrain/task_store.window = None", "pretraining text, bind window"),
-        ("pretrain/task_store.window = 100000", r"pretrain: split 'train' has \d+ tokens, less than one window"),
+        (
+            "pretrain/task_store.window = 100000",
+            r"pretrain: split 'train' has \d+ tokens, less than one window",
+        ),
         ("prepare.stores = []", "prepare.stores is not set"),
     ],
 )
@@ -216,7 +240,11 @@ def test_given_model(made, tmp_path):
     assert vocabulary.make(iter(()), tmp_path).sha256() == made[0]["finetune"].vocabulary.sha256()
     wrong = tmp_path / "wrong.model"
     wrong.write_bytes(b"not a model")
-    for given, message in ((str(wrong), "not a SentencePiece model"), ("nowhere", "no file"), (None, "is not set")):
+    for given, message in (
+        (str(wrong), "not a SentencePiece model"),
+        ("nowhere", "no file"),
+        (None, "is not set"),
+    ):
         with pytest.raises(InputError, match=message):
             vocabularies.sentencepiece_model(given)
 
@@ -225,7 +253,9 @@ def test_given_model(made, tmp_path):
 def test_training_a_vocabulary_twice_gives_the_same_file(tmp_path, algorithm):
     rows = next(registry.find("lab_text").call(documents={"train": 500}).splits["train"]())["targets"]
     # Every line twice, as when one corpus is in two stores.
-    made = [vocabularies.sentencepiece(300, algorithm).make(iter(rows + rows), tmp_path / name) for name in "ab"]
+    made = [
+        vocabularies.sentencepiece(300, algorithm).make(iter(rows + rows), tmp_path / name) for name in "ab"
+    ]
     assert made[0].sha256() == made[1].sha256()
 
 
@@ -239,7 +269,9 @@ def test_real_text(tmp_path, seqio_tasks):
         for split, name in {"TRAIN": "train", "DEV": "val", "TEST": "test_2016_flickr"}.items()
     }
     bindings = [f"{name} = {value}" for name, value in pair.items()]
-    paths, _ = _prepare(tmp_path, [*bindings, f"PRETRAIN = {pair['TRAIN']}"], "gin_configs/tasks/parallel_text.gin")
+    paths, _ = _prepare(
+        tmp_path, [*bindings, f"PRETRAIN = {pair['TRAIN']}"], "gin_configs/tasks/parallel_text.gin"
+    )
     store = open_store(paths["finetune"])
     assert [len(store.split(split)) for split in ("train", "dev", "test")] == [29000, 1014, 1000]
     cut = store.manifest["facts"]["truncated_examples"]

@@ -10,7 +10,7 @@ from scaling_jax.tasks import registry
 
 def _rows(name, split="train", **settings):
     source = registry.find(name).call(**settings)
-    return [row for block in source.splits[split]() for row in zip(*block.values())]
+    return [row for block in source.splits[split]() for row in zip(*block.values(), strict=True)]
 
 
 @pytest.fixture
@@ -26,8 +26,10 @@ def write(tmp_path):
 
 def test_pairs_from_two_files_gzip_and_template(write):
     files = (write("a.en", "one\ntwo\r\n\nfour\n"), write("a.de.gz", "eins\nzwei\ndrei\nvier"))
-    source = registry.find("parallel_text").call(train=files, cut_dev=0, cut_test=0, template="translate: {source}")
-    rows = [row for block in source.splits["train"]() for row in zip(*block.values())]
+    source = registry.find("parallel_text").call(
+        train=files, cut_dev=0, cut_test=0, template="translate: {source}"
+    )
+    rows = [row for block in source.splits["train"]() for row in zip(*block.values(), strict=True)]
     assert rows == [("translate: one", "eins"), ("translate: two", "zwei"), ("translate: four", "vier")]
     assert "1 of 4 pairs have an empty side" in source.notes[0]
     assert list(source.splits) == ["train"]
@@ -35,7 +37,10 @@ def test_pairs_from_two_files_gzip_and_template(write):
 
 def test_pairs_from_one_tab_separated_file(write):
     file = write("a.tsv", "id1\tone\teins\nid2\ttwo\tzwei\n")
-    assert _rows("parallel_text", train=file, columns=(1, 2), cut_dev=0, cut_test=0) == [("one", "eins"), ("two", "zwei")]
+    assert _rows("parallel_text", train=file, columns=(1, 2), cut_dev=0, cut_test=0) == [
+        ("one", "eins"),
+        ("two", "zwei"),
+    ]
 
 
 def test_line_separators_of_unicode_do_not_end_lines(write):
@@ -45,17 +50,24 @@ def test_line_separators_of_unicode_do_not_end_lines(write):
 
 def test_pairs_from_json_lines(write):
     file = write("a.jsonl", '{"en": "one", "de": "eins"}\n\n{"en": "two", "de": "zwei", "more": 3}\n')
-    rows = _rows("jsonl", train=file, source="en", target="de", template="To German: {source}", cut_dev=0, cut_test=0)
+    rows = _rows(
+        "jsonl", train=file, source="en", target="de", template="To German: {source}", cut_dev=0, cut_test=0
+    )
     assert rows == [("To German: one", "eins"), ("To German: two", "zwei")]
 
 
 @pytest.mark.parametrize(("dev", "test"), [(10, 30), (7, 0), (0, 5)])
 def test_cut_is_disjoint_complete_spread_and_stays(write, dev, test):
-    files = (write("a", "".join(f"s{i}\n" for i in range(100))), write("b", "".join(f"t{i}\n" for i in range(100))))
+    files = (
+        write("a", "".join(f"s{i}\n" for i in range(100))),
+        write("b", "".join(f"t{i}\n" for i in range(100))),
+    )
     settings = {"train": files, "cut_dev": dev, "cut_test": test}
     sizes = {"train": 100 - dev - test, "dev": dev, "test": test}
     splits = {split: _rows("parallel_text", split, **settings) for split, size in sizes.items() if size}
-    assert {split: len(rows) for split, rows in splits.items()} == {split: size for split, size in sizes.items() if size}
+    assert {split: len(rows) for split, rows in splits.items()} == {
+        split: size for split, size in sizes.items() if size
+    }
     assert len(set().union(*splits.values())) == 100
     for split in set(splits) - {"train"}:
         places = [int(source[1:]) for source, _ in splits[split]]
@@ -71,7 +83,10 @@ def test_given_dev_file_leaves_training_whole(write):
 
 
 def test_plain_text_cuts_the_end_of_each_file(write):
-    files = [write("a.txt", "".join(f"a{i}\n\n" for i in range(10))), write("b.txt.gz", "".join(f"b{i}\n" for i in range(20)))]
+    files = [
+        write("a.txt", "".join(f"a{i}\n\n" for i in range(10))),
+        write("b.txt.gz", "".join(f"b{i}\n" for i in range(20))),
+    ]
     settings = {"train": files, "dev_share": 0.1, "test_share": 0.05}
     assert _rows("plain_text", "dev", **settings) == [("a9",), ("b18",), ("b19",)]
     assert _rows("plain_text", "test", **settings) == [("a8",), ("b17",)]
@@ -101,7 +116,9 @@ GOOD = "1\n2\n3\n"
 )
 def test_bad_parallel_files(write, left, right, message):
     with pytest.raises(InputError, match=message):
-        registry.find("parallel_text").call(train=(write("a", left), write("b", right)), cut_dev=2, cut_test=2)
+        registry.find("parallel_text").call(
+            train=(write("a", left), write("b", right)), cut_dev=2, cut_test=2
+        )
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ class Documents:
     chances: np.ndarray
 
     def __len__(self) -> int:
+        """Number of documents."""
         return len(self.starts) - 1
 
 
@@ -66,7 +67,9 @@ def sample_documents(lexicon: Lexicon, keys: np.ndarray, lengths: tuple[int, int
     starts = np.concatenate([[0], np.cumsum(counts)])
     document = np.repeat(np.arange(len(keys)), counts)
     place = np.arange(starts[-1]) - starts[document]
-    sentences = sample(lexicon, draws.child_keys(keys[document], place), topics[document], protagonists[document])
+    sentences = sample(
+        lexicon, draws.child_keys(keys[document], place), topics[document], protagonists[document]
+    )
     return Documents(sentences, starts, chances[:, 3:])
 
 
@@ -99,7 +102,7 @@ def headline_texts(lexicon: Lexicon, headlines: Headlines) -> list[str]:
     columns = (headlines.topics, headlines.synonyms, headlines.subjects, headlines.verbs, headlines.objects)
     return [
         f"{lexicon.topic_words[topic][synonym]} {nouns[subject]} {verbs[verb]} {nouns[thing]} {FULL_STOP}"
-        for topic, synonym, subject, verb, thing in zip(*(column.tolist() for column in columns))
+        for topic, synonym, subject, verb, thing in zip(*(column.tolist() for column in columns), strict=True)
     ]
 
 
@@ -112,7 +115,7 @@ def join(texts: np.ndarray, starts: np.ndarray) -> list[str]:
     """The documents' sentences joined by spaces: [N] strings."""
     texts = texts.tolist()
     places = starts.tolist()
-    return [" ".join(texts[begin:end]) for begin, end in zip(places[:-1], places[1:])]
+    return [" ".join(texts[begin:end]) for begin, end in zip(places[:-1], places[1:], strict=True)]
 
 
 def _most_frequent(rows: np.ndarray, values: np.ndarray, row_count: int, value_count: int) -> np.ndarray:

@@ -21,7 +21,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from scaling_jax.errors import InputError
-from scaling_jax.tasks.lab.lexicon import ADJECTIVE, ADVERB, DETERMINERS, FULL_STOP, NOUN, VERB, Lexicon, entropy_of
+from scaling_jax.tasks.lab.lexicon import (
+    ADJECTIVE,
+    ADVERB,
+    DETERMINERS,
+    FULL_STOP,
+    NOUN,
+    VERB,
+    Lexicon,
+    entropy_of,
+)
 from scaling_jax.tasks.lab.sentences import ABSENT, ADVERB_SLOT, SLOT_PARTS, Sentences
 
 
@@ -65,8 +74,8 @@ def oracle_log_probability(lexicon: Lexicon, source: str, target: str) -> float:
     words = target.split()
     total = 0.0
     for chance, slots in _orders(lexicon, _read(lexicon, source)):
-        if len(slots) == len(words) and all(word in slot for word, slot in zip(words, slots)):
-            total += chance * math.prod(slot[word] for word, slot in zip(words, slots))
+        if len(slots) == len(words) and all(word in slot for word, slot in zip(words, slots, strict=True)):
+            total += chance * math.prod(slot[word] for word, slot in zip(words, slots, strict=True))
     return math.log(total) if total > 0 else -math.inf
 
 
@@ -138,4 +147,4 @@ def _noun_phrase(lexicon: Lexicon, read: list[tuple[int, int]]) -> list[dict[str
 def _choices(lexicon: Lexicon, part: int, concept: int, form: int) -> dict[str, float]:
     words = lexicon.parts[part].target[concept]
     probabilities = lexicon.settings.synonym_probabilities if len(words) > 1 else (1.0,)
-    return {word[form]: probability for word, probability in zip(words, probabilities)}
+    return {word[form]: probability for word, probability in zip(words, probabilities, strict=True)}

@@ -17,7 +17,9 @@ DEFAULT_EXAMPLES = {"train": 8192, "dev": 512, "test": 1024}
     ends=("targets",),
     summary="synthetic documents with headlines of exactly known conditional entropy",
 )
-def lab_headline(examples: Mapping[str, int] | None = None, sentences_per_document: tuple = (3, 5)) -> TextSource:
+def lab_headline(
+    examples: Mapping[str, int] | None = None, sentences_per_document: tuple = (3, 5)
+) -> TextSource:
     """Args: `examples`, the number of documents of each split; `sentences_per_document`, (least, most)."""
     sizes = dict(examples or DEFAULT_EXAMPLES)
     splits.check_sizes("lab_headline.examples", sizes)
@@ -38,7 +40,9 @@ def lab_headline(examples: Mapping[str, int] | None = None, sentences_per_docume
             }
 
     def facts(target_tokens: Mapping[str, int]) -> Mapping[str, Any]:
-        given_source = {split: sizes[split] * words.synonym_entropy() / n for split, n in target_tokens.items()}
+        given_source = {
+            split: sizes[split] * words.synonym_entropy() / n for split, n in target_tokens.items()
+        }
         oracle = {}
         for split, tokens in target_tokens.items():
             found = (documents.headlines(words, block) for block in blocks(split, sizes[split]))

@@ -42,7 +42,9 @@ def lab_text(
     if not 0 <= target_share <= 1:
         raise InputError(f"lab_text.target_share = {target_share}: must be from 0 to 1")
     if min(bilingual_share, headline_share) < 0 or bilingual_share + headline_share > 1:
-        raise InputError("lab_text.bilingual_share and lab_text.headline_share: from 0 on, together at most 1")
+        raise InputError(
+            "lab_text.bilingual_share and lab_text.headline_share: from 0 on, together at most 1"
+        )
     settings = lexicon.lab()
     words = lexicon.build(lexicon.plain(settings))
     one_language = 1 - bilingual_share - headline_share
@@ -51,7 +53,9 @@ def lab_text(
     def read(split: str, size: int) -> Iterator[Mapping[str, list[str]]]:
         for keys in splits.key_blocks(settings.seed, _STREAM, split, size):
             block = sample_documents(words, keys, sentences_per_document)
-            yield {"targets": _texts(words, block, np.searchsorted(borders, block.chances[:, 1], side="right"))}
+            yield {
+                "targets": _texts(words, block, np.searchsorted(borders, block.chances[:, 1], side="right"))
+            }
 
     identity = {"documents": sizes, "lab": dataclasses.asdict(settings)}
     return TextSource(splits.readers(sizes, read), seed=settings.seed, identity=identity)
@@ -64,6 +68,6 @@ def _texts(words: lexicon.Lexicon, block: Documents, kinds: np.ndarray) -> list[
     both = join(source + " " + target, block.starts)
     source, target = join(source, block.starts), join(target, block.starts)
     titles = headline_texts(words, headlines(words, block))
-    titled = [f"{text} {title}" for text, title in zip(source, titles)]
+    titled = [f"{text} {title}" for text, title in zip(source, titles, strict=True)]
     forms = (both, titled, target, source)
     return [forms[kind][row] for row, kind in enumerate(kinds.tolist())]

@@ -45,7 +45,9 @@ def _sentences(words: lexicon.Lexicon, split: str, size: int) -> Iterator[senten
         yield sentences.sample(words, keys)
 
 
-def _facts(words: lexicon.Lexicon, sizes: Mapping[str, int], target_tokens: Mapping[str, int]) -> dict[str, Any]:
+def _facts(
+    words: lexicon.Lexicon, sizes: Mapping[str, int], target_tokens: Mapping[str, int]
+) -> dict[str, Any]:
     """Entropies and the oracle's loss, in nats per target token with EOS; see `entropy`."""
     given_source, oracle, given_topic, bound = {}, {}, {}, {}
     by_topic = entropy.entropy_given_topic(words)

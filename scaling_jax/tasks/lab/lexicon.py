@@ -64,6 +64,7 @@ class LanguageSettings:
     protagonist_probability: float = 0.5
 
     def __post_init__(self) -> None:
+        """Raises InputError for settings that describe no language."""
         for name in (
             "synonymous_share",
             "adjective_probability",
@@ -80,7 +81,11 @@ class LanguageSettings:
         if not 1 <= self.classes <= len(_ENDINGS):
             raise InputError(f"lab.classes = {self.classes}: must be from 1 to {len(_ENDINGS)}")
         probabilities = self.synonym_probabilities
-        if not probabilities or min(probabilities) <= 0 or not math.isclose(sum(probabilities), 1, abs_tol=1e-9):
+        if (
+            not probabilities
+            or min(probabilities) <= 0
+            or not math.isclose(sum(probabilities), 1, abs_tol=1e-9)
+        ):
             raise InputError(f"lab.synonym_probabilities = {probabilities}: must be above 0 and sum to 1")
 
 
@@ -116,6 +121,7 @@ class PartOfSpeech:
     target: tuple[tuple[tuple[str, ...], ...], ...]
 
     def __len__(self) -> int:
+        """Number of concepts."""
         return len(self.source)
 
 
@@ -155,7 +161,9 @@ def build(settings: LanguageSettings) -> Lexicon:
     source = _words(draws.stream_key(settings.seed, "source words"), _SOURCE_SOUNDS, taken)
     target = _words(draws.stream_key(settings.seed, "target words"), _TARGET_SOUNDS, taken)
     source_determiners = tuple(next(source) for _ in range(DETERMINERS))
-    target_determiners = tuple(tuple(next(target) for _ in range(settings.classes)) for _ in range(DETERMINERS))
+    target_determiners = tuple(
+        tuple(next(target) for _ in range(settings.classes)) for _ in range(DETERMINERS)
+    )
     sizes = _sizes(settings.concepts)
     longest = max(sizes)
     words: dict[int, list] = {part: [] for part in range(len(PARTS))}
@@ -165,7 +173,9 @@ def build(settings: LanguageSettings) -> Lexicon:
             if rank < sizes[part]:
                 words[part].append((next(source), _synonyms(settings, part, rank, target, taken)))
     # Distribution over synonyms is the same for topic words as for any other word that has them.
-    topic_words = tuple(tuple(next(source) for _ in settings.synonym_probabilities) for _ in range(settings.topics))
+    topic_words = tuple(
+        tuple(next(source) for _ in settings.synonym_probabilities) for _ in range(settings.topics)
+    )
     parts = tuple(_part(settings, part, words[part]) for part in range(len(PARTS)))
     return Lexicon(settings, parts, source_determiners, target_determiners, topic_words)
 
@@ -182,7 +192,9 @@ def _part(settings: LanguageSettings, part: int, words: list) -> PartOfSpeech:
     keys = draws.child_keys(draws.stream_key(settings.seed, "concepts", PARTS[part]), np.arange(size))
     chances = draws.uniform(keys, 2)
     topic = (chances[:, 0] * settings.topics).astype(np.int64)
-    noun_class = (chances[:, 1] * settings.classes).astype(np.int64) if part == NOUN else np.zeros(size, np.int64)
+    noun_class = (
+        (chances[:, 1] * settings.classes).astype(np.int64) if part == NOUN else np.zeros(size, np.int64)
+    )
     tilt = np.where(topic[None, :] == np.arange(settings.topics)[:, None], settings.topic_tilt, 1.0)
     probabilities = zipf * tilt
     synonymous = np.array([len(target) > 1 for _, target in words])
@@ -226,10 +238,15 @@ def _words(key: np.uint64, sounds: tuple[str, str], taken: set[str]) -> Iterator
         shape = shapes[min(len(shapes) - 1, int(math.log2(1 + made / 20)))]
         chances = draws.uniform(draws.child_keys(key, np.array([number])), len(shape))[0]
         letters = (consonants if sound == "c" else vowels for sound in shape)
-        word = "".join(inventory[int(chance * len(inventory))] for inventory, chance in zip(letters, chances))
+        word = "".join(
+            inventory[int(chance * len(inventory))]
+            for inventory, chance in zip(letters, chances, strict=True)
+        )
         number += 1
         if number > 1_000_000:
-            raise InputError(f"lab.concepts: no more words of at most six letters after {made}; ask for fewer concepts")
+            raise InputError(
+                f"lab.concepts: no more words of at most six letters after {made}; ask for fewer concepts"
+            )
         if word not in taken:
             taken.add(word)
             made += 1

@@ -22,7 +22,15 @@ ABSENT = -1
 
 # One draw for each concept and synonym, one for each thing that may be absent, two determiners, then
 # fronting, topic and protagonist.
-_CONCEPT, _SYNONYM, _PRESENT, _DETERMINER, _FRONT, _TOPIC, _PROTAGONIST = 0, SLOTS, 2 * SLOTS, 3 * SLOTS, 20, 21, 22
+_CONCEPT, _SYNONYM, _PRESENT, _DETERMINER, _FRONT, _TOPIC, _PROTAGONIST = (
+    0,
+    SLOTS,
+    2 * SLOTS,
+    3 * SLOTS,
+    20,
+    21,
+    22,
+)
 _DRAWS = 23
 
 
@@ -45,6 +53,7 @@ class Sentences:
     fronted: np.ndarray
 
     def __len__(self) -> int:
+        """Number of sentences."""
         return len(self.topics)
 
 

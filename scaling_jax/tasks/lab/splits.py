@@ -35,7 +35,9 @@ def key_blocks(seed: int, stream: str, split: str, size: int) -> Iterator[np.nda
         yield draws.child_keys(root, np.arange(begin, min(begin + _BLOCK, size)))
 
 
-def readers(sizes: Mapping[str, int], read: Callable[[str, int], Iterator]) -> dict[str, Callable[[], Iterator]]:
+def readers(
+    sizes: Mapping[str, int], read: Callable[[str, int], Iterator]
+) -> dict[str, Callable[[], Iterator]]:
     """A reader for each split, in the order train, dev, test."""
 
     def reader(split: str) -> Callable[[], Iterator]:

@@ -11,7 +11,6 @@ from scaling_jax.errors import InputError
 from scaling_jax.tasks.lab import draws, entropy, lexicon, sentences
 from scaling_jax.tasks.lab.lexicon import ADJECTIVE, ADVERB, NOUN, VERB, LanguageSettings
 
-
 SEED = 0  # both topics have nouns
 
 
@@ -25,7 +24,7 @@ def _words(words, part, topic, form):
     for concept, chance in enumerate(table.probabilities[topic]):
         synonyms = table.target[concept]
         chances = words.settings.synonym_probabilities if len(synonyms) > 1 else (1.0,)
-        for synonym, synonym_chance in zip(synonyms, chances):
+        for synonym, synonym_chance in zip(synonyms, chances, strict=True):
             yield chance * synonym_chance, table.source[concept], synonym[form(concept)]
 
 
@@ -37,11 +36,18 @@ def _noun_phrases(words, topic):
             noun_class = nouns.noun_class[concept]
             synonyms = nouns.target[concept]
             chances = settings.synonym_probabilities if len(synonyms) > 1 else (1.0,)
-            for synonym, synonym_chance in zip(synonyms, chances):
+            for synonym, synonym_chance in zip(synonyms, chances, strict=True):
                 base = 0.5 * chance * synonym_chance
-                left, right = words.source_determiners[determiner], words.target_determiners[determiner][noun_class]
-                yield base * (1 - settings.adjective_probability), [left, nouns.source[concept]], [right, synonym[0]]
-                for more, source, target in _words(words, ADJECTIVE, topic, lambda _: noun_class):
+                left, right = (
+                    words.source_determiners[determiner],
+                    words.target_determiners[determiner][noun_class],
+                )
+                yield (
+                    base * (1 - settings.adjective_probability),
+                    [left, nouns.source[concept]],
+                    [right, synonym[0]],
+                )
+                for more, source, target in _words(words, ADJECTIVE, topic, lambda _, form=noun_class: form):
                     yield (
                         base * settings.adjective_probability * more,
                         [left, source, nouns.source[concept]],
@@ -112,7 +118,7 @@ def test_log_probability_and_oracle_equal_enumeration(language):
     words, joint, _ = language
     sources = _marginal(joint, 0)
     found = _sample(words, 300)
-    pairs = list(zip(sentences.source_texts(words, found), sentences.target_texts(words, found)))
+    pairs = list(zip(sentences.source_texts(words, found), sentences.target_texts(words, found), strict=True))
     exact = [math.log(joint[pair] / sources[pair[0]]) for pair in pairs]
     np.testing.assert_allclose(entropy.log_probability(words, found), exact, atol=1e-12)
     oracle = [entropy.oracle_log_probability(words, *pair) for pair in pairs]
@@ -142,7 +148,9 @@ def test_samples_follow_the_enumerated_distribution(language):
     words, joint, _ = language
     count = 100_000
     found = _sample(words, count)
-    seen = collections.Counter(zip(sentences.source_texts(words, found), sentences.target_texts(words, found)))
+    seen = collections.Counter(
+        zip(sentences.source_texts(words, found), sentences.target_texts(words, found), strict=True)
+    )
     assert set(seen) <= set(joint)
     for pair, chance in joint.most_common(200):
         assert abs(seen[pair] - count * chance) < 5 * math.sqrt(count * chance)

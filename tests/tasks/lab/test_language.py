@@ -44,7 +44,13 @@ def test_use_follows_zipf_and_topics():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"concepts": 3}, {"synonym_probabilities": (0.5, 0.4)}, {"adverb_probability": 1.5}, {"classes": 0}, {"topics": 0}],
+    [
+        {"concepts": 3},
+        {"synonym_probabilities": (0.5, 0.4)},
+        {"adverb_probability": 1.5},
+        {"classes": 0},
+        {"topics": 0},
+    ],
 )
 def test_settings_that_make_no_language(wrong):
     with pytest.raises(InputError, match="lab."):
@@ -53,7 +59,7 @@ def test_settings_that_make_no_language(wrong):
 
 def _rows(name, split, **settings):
     source = registry.find(name).call(**settings)
-    return [row for block in source.splits[split]() for row in zip(*block.values())]
+    return [row for block in source.splits[split]() for row in zip(*block.values(), strict=True)]
 
 
 def test_an_example_does_not_depend_on_the_size_of_its_split():
@@ -68,7 +74,14 @@ def test_an_example_does_not_depend_on_the_size_of_its_split():
 def test_shares_of_pretraining_documents():
     words = lexicon.build(lexicon.plain(lexicon.lab()))
     source_words = {word for part in words.parts for word in part.source} | set(words.source_determiners)
-    rows = _rows("lab_text", "train", documents={"train": 4000}, bilingual_share=0.2, headline_share=0.1, target_share=0.25)
+    rows = _rows(
+        "lab_text",
+        "train",
+        documents={"train": 4000},
+        bilingual_share=0.2,
+        headline_share=0.1,
+        target_share=0.25,
+    )
     kinds = collections.Counter()
     topic_words = set(itertools.chain(*words.topic_words))
     for (text,) in rows:
@@ -76,7 +89,12 @@ def test_shares_of_pretraining_documents():
         kinds["headline"] += bool(found & topic_words)
         found -= topic_words
         kinds["source" if found <= source_words else "both" if found & source_words else "target"] += 1
-    for kind, share in {"both": 0.2, "headline": 0.1, "target": 0.7 * 0.25, "source": 0.7 * 0.75 + 0.1}.items():
+    for kind, share in {
+        "both": 0.2,
+        "headline": 0.1,
+        "target": 0.7 * 0.25,
+        "source": 0.7 * 0.75 + 0.1,
+    }.items():
         assert abs(kinds[kind] / 4000 - share) < 0.04, kind
 
 
@@ -87,7 +105,7 @@ def test_headline_follows_from_the_text():
     texts = documents.join(sentences.source_texts(words, found.sentences), found.starts)
     titles = documents.headline_texts(words, documents.headlines(words, found))
     nouns, verbs = words.parts[NOUN].source, words.parts[VERB].source
-    for text, title in zip(texts, titles):
+    for text, title in zip(texts, titles, strict=True):
         parsed = []
         for sentence in text.split(" .")[:-1]:
             subject, thing = [word for word in sentence.split() if word in nouns]
