@@ -201,21 +201,18 @@ def _table(task: str, pairs: Sequence[Pair]) -> Table:
         names = f"{words.method(pair.methods[0])} / {words.method(pair.methods[1])}"
         size, share = words.count(pair.at), f"{100 * pair.share:.0f}%"
         for tie in pair.ties:
-            rows.append([
-                names, size, words.method(tie.below),
-                Cell(words.roughly(tie.size), f"[{interval_text(tie, pair.searched)}]"),
-                words.method(tie.above), share, "extrapolated" if tie.outside else "",
-            ])  # fmt: skip
+            place = Cell(words.roughly(tie.size), f"[{interval_text(tie, pair.searched)}]")
+            ahead = (words.method(tie.below), words.method(tie.above))
+            rows.append([names, size, place, *ahead, share, "extrapolated" if tie.outside else ""])
         if not pair.ties:
             better = words.method(pair.better)
-            rows.append([names, size, better, Cell("no crossing in range"), better, share, ""])
+            rows.append([names, size, "no crossing in range", better, better, share, ""])
     low, high = pairs[0].searched
-    size_name = words.capital(words.column(pairs[0].column))
     return Table(
         f"Critical sizes, {task}",
-        ["Methods", size_name, "Better below", "Tie at examples", "Better above", "Draws that cross", ""],
+        ["Methods", "Size", "Tie at examples", "Better below", "above", "Draws that cross", ""],
         rows,
-        text=(0, 2, 4, 6),
+        text=(0, 3, 4, 6),
         caption=f"Ties between {words.roughly(low)} and {words.roughly(high)} examples, the range "
-        f"searched, by the fitted {pairs[0].law} law.",
-    )  # fmt: skip
+        f"searched, by the fitted {pairs[0].law} law. Size: {words.column(pairs[0].column)}.",
+    )

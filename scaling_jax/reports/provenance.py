@@ -97,9 +97,9 @@ def reproduce_section(study: Study, page_folder: Path) -> Section:
         Details(f"All {len(study.runs)} runs", [runs_table(study, page_folder)]),
         Details("Configuration, resolved", [Code(str(about.get("config") or "not recorded"))]),
     ]
-    grid = about.get("grid")
-    if grid:
-        parts.append(Details("Grid", [Code(json.dumps(grid, indent=1, ensure_ascii=False))]))
+    for key, label in (("grid", "Grid"), ("learning_rate_search", "Learning-rate search")):
+        if about.get(key):
+            parts.append(Details(label, [Code(json.dumps(about[key], indent=1, ensure_ascii=False))]))
     return Section("reproduce", "Reproduce", "How to make this again", parts)
 
 

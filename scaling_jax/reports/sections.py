@@ -59,5 +59,6 @@ def _caption(study: Study, task: str) -> str:
         labels = words.column(evidence.x_column(joint))
     return (
         "Each point is one run (seeds are separate points); hollow points were held out of the fit. Lines "
-        f"are {lines}, bands its {evidence.level(study)} interval. Line labels: {labels}."
+        f"are {lines}, bands its {evidence.level(study)} interval (of the law, not of one more "
+        f"run). Line labels: {labels}."
     )

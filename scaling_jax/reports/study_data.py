@@ -132,9 +132,9 @@ def read_study(folder: str | Path) -> Study:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give the folder that `scaling-jax study` wrote")
-    description = _object(folder / "study.json")
+    description = read_description(folder / "study.json")
     fits = read_fits(folder / "fits.json")
-    decision = _object(folder / "decision.json") if (folder / "decision.json").exists() else {}
+    decision = read_description(folder / "decision.json") if (folder / "decision.json").exists() else {}
     runs = read_runs(folder / "results.csv")
     return Study(folder, description, runs, fits, decision, _facts(folder, description))
 
@@ -160,7 +160,8 @@ def read_fits(path: Path) -> tuple[Fit, ...]:
     return tuple(results.read_fits(path))
 
 
-def _object(path: Path) -> dict[str, Any]:
+def read_description(path: Path) -> dict[str, Any]:
+    """A JSON object such as study.json or decision.json."""
     content = files.read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}")
@@ -204,7 +205,7 @@ def _run(path: Path, line: int, row: dict[str, Any]) -> Run:
 def _facts(folder: Path, description: dict[str, Any]) -> dict[str, Any]:
     store = (description.get("stores") or {}).get("finetune", "stores/finetune")
     manifest = folder / str(store) / "manifest.json"
-    return dict(_object(manifest).get("facts") or {}) if manifest.exists() else {}
+    return dict(read_description(manifest).get("facts") or {}) if manifest.exists() else {}
 
 
 def _in_order(values) -> tuple[str, ...]:

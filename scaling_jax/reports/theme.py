@@ -129,6 +129,7 @@ def finish(figure, name: str, title: str, description: str) -> Drawing:
     """Writes a matplotlib figure into a `Drawing` and closes it."""
     import matplotlib
 
+    name = re.sub(r"[^\w.-]+", "-", name)  # task and method names are free text; this names a file and ids
     vector, raster = io.StringIO(), io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})

@@ -10,7 +10,7 @@ from scaling_jax.decisions.study_fits import crossings, fit_study, skipped_fits,
 from scaling_jax.errors import InputError
 from scaling_jax.laws.results import write_fits
 from scaling_jax.laws.table import read_table
-from scaling_jax.reports.study_data import read_fits, read_runs
+from scaling_jax.reports.study_data import read_description, read_fits, read_runs
 
 _INPUTS = ("results.csv", "study.json")
 
@@ -90,13 +90,15 @@ def _fit(folder: Path, inputs: dict[str, Any], bootstrap: int) -> dict[str, Any]
     """Writes fits.json and then decision.json, which seals it by its hash."""
     read_runs(folder / "results.csv")  # names line and column of a bad cell before anything computes with it
     table = read_table(folder / "results.csv")
-    hold_out = files.read_json(folder / "study.json").get("hold_out") or None
-    fits = fit_study(table, hold_out, bootstrap=bootstrap)
+    about = read_description(folder / "study.json")
+    hold_out = about.get("hold_out") or None
+    size_column = about.get("model_size") or "non_embedding_params"
+    fits = fit_study(table, hold_out, bootstrap=bootstrap, size_column=size_column)
     write_fits(folder / "fits.json", fits)
     decision = {
         "made_from": inputs | {"fits.json": files.sha256(folder / "fits.json")},
         "crossings": crossings(fits),
-        "skipped": skipped_fits(table, hold_out),
+        "skipped": skipped_fits(table, hold_out, size_column),
     }
     files.write_json(folder / "decision.json", decision)
     return decision

@@ -4,6 +4,7 @@ Run as a script it writes one: `python tests/reports/simulated_study.py /tmp/sim
 """
 
 import csv
+import dataclasses
 import itertools
 import sys
 from pathlib import Path
@@ -131,7 +132,9 @@ def write_study(folder: str | Path, noise: float = 0.006, seeds: int = 2, lab: b
     )
     files.write_json(folder / "stores/pretrain/manifest.json", {"task": "lab_text", "facts": {}})
     for row in table:
-        files.write_json(folder / row["record"], {"run_id": row["run_id"], "status": row["status"]})
+        record = folder / row["record"]
+        record.parent.mkdir(parents=True)
+        record.write_text("{}\n", "utf-8")
     files.write_text(folder / "config.gin", CONFIG)
     write_results(folder / "results.csv", table)
     files.write_json(
@@ -187,6 +190,21 @@ def write_made_fits(folder: Path) -> None:
     files.write_json(
         folder / "decision.json", {"crossings": crossings(fits), "skipped": ["power: <too few> rows"]}
     )
+
+
+def single_fits(task: str, model: str) -> list[Fit]:
+    """Made fits of the law in the examples alone, for one model."""
+    size = MODELS[model][1]
+    generator = np.random.default_rng(2)
+    fits = []
+    for method, (floor, scale, alpha, _, beta) in LAWS.items():
+        reducible = scale * (size / 103_000) ** -alpha * 1000**beta
+        parameters = {"A": reducible, "beta": beta, "E": floor}
+        fit = _made_fit("power", "single", "", "pretrain_tokens == 8000000", method, parameters, generator)
+        group = {"task": task, "method": method, "model": model, "non_embedding_params": size}
+        columns = {"d": "finetune_examples", "y": "loss"}
+        fits.append(dataclasses.replace(fit, group=group, columns=columns))
+    return fits
 
 
 def _made_fit(name, factor, column, where, method, parameters, generator) -> Fit:

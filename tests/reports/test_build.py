@@ -202,6 +202,21 @@ def test_one_method_alone_is_not_compared(tmp_path):
     assert 'id="methods"' not in page
 
 
+def test_one_model_alone_is_told_by_the_law_in_the_examples(tmp_path):
+    folder = simulated_study.write_study(tmp_path / "study")
+    table = [row | {"task": "a/b: <c>"} for row in simulated_study.rows() if row["model"] == "n100k"]
+    simulated_study.write_results(folder / "results.csv", table)
+    write_fits(folder / "fits.json", simulated_study.single_fits("a/b: <c>", "n100k"))
+    page = build_report(folder).read_text("utf-8")
+    Page(page)
+    assert (
+        "At 103k non\u2011embedding parameters, the method with the lowest predicted loss is LoRA up to"
+        in page
+    )
+    assert "the law fitted to each model alone" in page
+    assert "a/b: &lt;c&gt;" in page and not list((folder / "figures").glob("*/"))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
 @pytest.mark.parametrize("width", [500, 1280])
