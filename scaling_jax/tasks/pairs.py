@@ -104,8 +104,8 @@ def _cut(task: str, usable: int, sizes: Mapping[str, int]) -> dict[str, frozense
         raise InputError(f"{task}: cut_dev and cut_test must not be negative")
     if 2 * wanted > usable:
         raise InputError(
-            f"{task}: cannot take {wanted:,} pairs for {' and '.join(sizes)} out of {usable:,} training pairs "
-            f"(at most half); name files for them, or bind smaller {task}.cut_dev and {task}.cut_test"
+            f"{task}: cannot take {wanted:,} pairs for {' and '.join(sizes)} out of {usable:,} training "
+            f"pairs (at most half); name files for them, or bind smaller {task}.cut_dev and {task}.cut_test"
         )
     places: dict[str, set[int]] = {split: set() for split in sizes}
     for number in range(wanted):

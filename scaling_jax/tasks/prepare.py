@@ -132,8 +132,14 @@ def prepare(
     for note in itertools.chain.from_iterable(request.source.notes for request in missing):
         say(note)
     with tempfile.TemporaryDirectory() as folder:
-        file = vocabulary.make(_lines(learned_from), Path(folder))
-        say(f"vocabulary: {file.kind}, {file.size} pieces")
+        there = [paths[name] for name in names if (paths[name] / "manifest.json").exists()]
+        if there:
+            # What an interrupted prepare left holds the vocabulary that these settings gave.
+            file = open_store(there[0]).vocabulary
+        else:
+            say(f"making the vocabulary ({vocabulary.settings['kind']})")
+            file = vocabulary.make(_lines(learned_from), Path(folder))
+        say(f"vocabulary: {file.kind}, {file.size} pieces; loading seqio and TensorFlow")
         for request in missing:
             _make_store(request, paths[request.name], file, settings[request.name], say)
     return paths

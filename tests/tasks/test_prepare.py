@@ -2,6 +2,7 @@
 
 import filecmp
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,12 @@ def test_up_to_date_stores_are_kept_and_others_refused(made):
     ):
         _prepare(out, [*SMALL, "lab.seed = 5"])
     assert (out / "finetune" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_a_missing_store_is_made_with_the_vocabulary_that_is_there(made, tmp_path):
+    shutil.copytree(made[2] / "pretrain", tmp_path / "pretrain")
+    _prepare(tmp_path, SMALL)
+    assert _same_bytes(made[2], tmp_path)
 
 
 def test_nothing_but_prepare_imports_tensorflow():
