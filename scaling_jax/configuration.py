@@ -124,10 +124,13 @@ def _quoted(binding: str) -> str:
     if not separator:
         raise InputError(f"binding {binding!r}: write NAME=VALUE")
     value = value.strip()
+    if value[:1] in ("@", "%"):  # a reference that does not exist is an error, not a text
+        return f"{name.strip()} = {value}"
     try:
-        gin.config.parse_value(value)
-    except (SyntaxError, ValueError):
-        value = repr(value)
+        gin.config.parse_value(f"[{value}]")  # in brackets, because gin reads `3 apples` as 3
+    except (SyntaxError, ValueError, tokenize.TokenError) as error:
+        if "No configurable matching" not in str(error):
+            value = repr(value)
     return f"{name.strip()} = {value}"
 
 

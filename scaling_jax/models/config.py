@@ -21,8 +21,8 @@ class DecoderConfig:
     `dtype` is that of activations and products; parameters are float32. `remat` is what the
     backward pass recomputes: "none", "full", or "dots" (all but matrix products). `unroll` is how
     many layers one iteration of the layer scan holds (`layers` = no scan); it changes no result's
-    meaning and no parameter's layout. `logits_chunk` is the number of positions whose float32
-    logits exist at one time; 0 picks it from the vocabulary's size.
+    meaning and no parameter's layout. `logits_chunk` is the greatest number of positions whose
+    float32 logits exist at one time; 0 picks it from the vocabulary's size.
     """
 
     name: str

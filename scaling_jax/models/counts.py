@@ -1,5 +1,6 @@
 """Parameter counts and FLOPs of a decoder, by abstract shapes and stated formulas."""
 
+import functools
 import math
 from typing import Any
 
@@ -12,6 +13,7 @@ from scaling_jax.models.decoder import Decoder
 from scaling_jax.models.hooks import Hook
 
 
+@functools.cache
 def abstract_variables(config: DecoderConfig, hook: Hook = Hook()) -> Any:
     """Shapes of every variable, with logical axis names, without memory."""
     tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)

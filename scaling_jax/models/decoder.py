@@ -73,7 +73,7 @@ class Decoder(nn.Module):
         needs no mask; give it no weight.
         """
         hidden, table = self.hidden(inputs)
-        chunk = self.config.logits_chunk or loss.chunk_length(inputs.shape, self.config.vocabulary_size)
+        chunk = loss.chunk_length(inputs.shape, self.config.vocabulary_size, self.config.logits_chunk)
         return loss.next_token_loss(hidden, table, targets, chunk)
 
     def logits(self, inputs: jax.Array) -> jax.Array:

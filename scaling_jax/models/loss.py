@@ -7,10 +7,13 @@ import jax.numpy as jnp
 LOGITS_AT_ONCE = 1 << 24
 
 
-def chunk_length(shape: tuple[int, int], vocabulary_size: int) -> int:
-    """Positions per chunk: the largest divisor of the length that keeps the logits below the limit."""
+def chunk_length(shape: tuple[int, int], vocabulary_size: int, at_most: int = 0) -> int:
+    """Positions per chunk: the largest divisor of the length that is no more than `at_most`.
+
+    At 0, that keeps the logits of the batch below `LOGITS_AT_ONCE`.
+    """
     batch, length = shape
-    allowed = max(1, LOGITS_AT_ONCE // (batch * vocabulary_size))
+    allowed = at_most or max(1, LOGITS_AT_ONCE // (batch * vocabulary_size))
     return max(size for size in range(1, length + 1) if length % size == 0 and size <= allowed)
 
 

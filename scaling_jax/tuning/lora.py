@@ -33,6 +33,8 @@ class LoRA(TuningMethod):
     def __post_init__(self):
         if self.rank < 1:
             raise InputError(f"lora.rank = {self.rank}: at least 1")
+        if not isinstance(self.targets, str):  # gin gives a list, jit's cache needs what can be hashed
+            object.__setattr__(self, "targets", tuple(self.targets))
         unknown = set(self.targets) - set(ATTENTION_AND_FEED_FORWARD)
         if unknown or not self.targets:
             raise InputError(
