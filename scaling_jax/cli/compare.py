@@ -1,0 +1,107 @@
+"""Compares methods: which is better below and above which number of finetuning examples."""
+
+import argparse
+import itertools
+import json
+
+from scaling_jax.cli.predict import aligned, parse_at, pick
+from scaling_jax.errors import InputError
+
+SUMMARY = "compare two methods' fitted laws: critical data sizes"
+EXAMPLE = """  scaling-jax compare fits.json --methods full,lora --at 'model_params=1e9'
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("fits", help="fits.json, or the folder that holds it; the fits must be --by method")
+    parser.add_argument("--methods", metavar="A,B", help="which to compare (default: all pairs)")
+    parser.add_argument(
+        "--at", default="", metavar="A=1,B=2", help="values of the law's other columns, and of group columns"
+    )
+    parser.add_argument("--range", metavar="LOW,HIGH", help="sizes to search (default: well beyond the fitted)")
+    parser.add_argument("--json", action="store_true", help="print a list of objects instead of text")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from scaling_jax.decisions.critical_size import critical_sizes, difference
+    from scaling_jax.laws.results import read_fits
+
+    at = parse_at(arguments.at) if arguments.at else {}
+    search_range = _range(arguments.range)
+    fits = [fit for fit in pick(read_fits(arguments.fits), at) if "method" in fit.group]
+    methods = _methods(arguments, fits)
+    found = []
+    for first, second in itertools.combinations(fits, 2):
+        if not _comparable(first, second, methods):
+            continue
+        needed = {c: v for c, v in at.items() if c in (*first.columns, *first.columns.values())}
+        along = {"d", first.columns.get("d")}
+        fixed = {column: value for column, value in needed.items() if column not in along}
+        group = {column: value for column, value in first.group.items() if column != "method"}
+        entry = {"law": first.law, "group": group}
+        entry |= critical_sizes(first, second, fixed, search_range).to_json()
+        if fixed != needed:
+            value, low, high = difference(first, second, needed)
+            entry["difference"] = {"at": needed, "value": value, "low": low, "high": high}
+        found.append(entry)
+    if not found:
+        raise InputError("no two fits differ in method alone; fit with --by method (or --by task,method)")
+    if arguments.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    print("\n\n".join(_text(entry) for entry in found))
+    return 0
+
+
+def _text(entry: dict) -> str:
+    where = ", ".join(f"{column}={value}" for column, value in {**entry["group"], **entry["at"]}.items())
+    rows = [(f"{entry['first']} and {entry['second']}", f"{entry['law']}{': ' + where if where else ''}")]
+    lines = [aligned(rows), f"  {entry['text']}"]
+    if entry.get("difference"):
+        gap = entry["difference"]
+        at = ", ".join(f"{column}={value:g}" for column, value in gap["at"].items())
+        better = entry["first"] if gap["value"] < 0 else entry["second"]
+        sure = "" if gap["low"] * gap["high"] > 0 else " (the interval holds zero: the data do not tell)"
+        lines.append(
+            f"  at {at}: loss of {entry['first']} minus {entry['second']} {gap['value']:+.4g} "
+            f"[{gap['low']:+.4g}, {gap['high']:+.4g}]: {better} is better{sure}"
+        )
+    form = entry["closed_form"]
+    if form and form["H"] is not None:
+        lines.append(f"  equal reducible loss at D = {form['H']:.3g} * X^{form['gamma']:.3g} (Eq. 3)")
+    return "\n".join(lines)
+
+
+def _methods(arguments, fits) -> set[str]:
+    from scaling_jax.errors import did_you_mean
+
+    known = {str(fit.group["method"]) for fit in fits}
+    if not known:
+        raise InputError(f"{arguments.fits}: no fit has a method in its group; fit with --by method")
+    if not arguments.methods:
+        return known
+    chosen = [name.strip() for name in arguments.methods.split(",")]
+    for name in chosen:
+        if name not in known:
+            raise InputError(f"--methods: no fit of method {name!r}{did_you_mean(name, known)}")
+    if len(set(chosen)) < 2:
+        raise InputError("--methods needs two names, for example full,lora")
+    return set(chosen)
+
+
+def _comparable(first, second, methods: set[str]) -> bool:
+    one, two = dict(first.group), dict(second.group)
+    names = str(one.pop("method")), str(two.pop("method"))
+    # A study's fits of one law differ in what they hold fixed and in the column of X.
+    same = (one, first.law, dict(first.columns)) == (two, second.law, dict(second.columns))
+    return same and names[0] != names[1] and set(names) <= methods
+
+
+def _range(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--range {text!r} is not LOW,HIGH, for example 100,1e7") from error
+    return low, high

@@ -1,0 +1,224 @@
+"""The search for the best basin: variable projection on a grid, then damped least squares.
+
+For every combination of exponents on a grid the linear parameters follow from a small
+non-negative least squares. The best combinations, ranked by the true robust objective, are
+improved by Levenberg-Marquardt on iteratively reweighted residuals, all lanes at once. Exponents
+that a plain grid of starts misses (the optimum of a weakly identified law lies in a narrow curved
+valley) are found because the valley's linear directions are solved exactly.
+"""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scaling_jax.laws.law import Law
+from scaling_jax.laws.problem import Problem, bounds_of, centred_terms, huber, residuals
+
+# Lanes of one batch of damped least squares. One size for search and bootstrap alike: one compilation.
+LANES = 64
+_GRID_POINTS = 1100
+_MULTISTART_POINTS = 512
+
+
+def search(law: Law, residual: str, problem: Problem, iterations: int = 100) -> tuple[np.ndarray, np.ndarray]:
+    """The best points found.
+
+    Args:
+        law: the law.
+        residual: "log" or "linear".
+        problem: from `make_problem`.
+        iterations: of damped least squares.
+
+    Returns:
+        (points, values): (LANES, coordinates) and (LANES,), best first.
+    """
+    if law.linear:
+        grid = _grid(law)
+        points = _project(law, residual, problem, grid.reshape(-1, grid.shape[-1]))
+        starts = points[_basins(_values(law, residual, problem, points).reshape(grid.shape[:-1]), LANES)]
+    else:
+        points = _scattered(law)
+        starts = points[np.argsort(_values(law, residual, problem, points), kind="stable")[:LANES]]
+    points, values = descend_all(law, residual, problem, starts, problem.weights, problem.loss, iterations)
+    order = np.argsort(np.where(np.isfinite(values), values, np.inf), kind="stable")
+    return points[order], values[order]
+
+
+def descend_all(law: Law, residual: str, problem: Problem, starts, weights, losses, iterations: int):
+    """`descend` over any number of lanes, in batches of LANES.
+
+    Args:
+        starts: (coordinates,) or (lanes, coordinates).
+        weights, losses: (padded rows,) or (lanes, padded rows).
+
+    Returns:
+        (points, values): (lanes, coordinates), (lanes,).
+    """
+    parts = [np.atleast_2d(part) for part in (starts, weights, losses)]
+    lanes = max(len(part) for part in parts)
+    parts = [np.broadcast_to(part, (lanes, part.shape[1])) for part in parts]
+    points, values = [], []
+    with jax.enable_x64(True):
+        for first in range(0, lanes, LANES):
+            batch = [np.resize(part[first : first + LANES], (LANES, part.shape[1])) for part in parts]
+            found = descend(law, residual, problem, *batch, iterations)
+            points.append(np.asarray(found[0])), values.append(np.asarray(found[1]))
+    return np.concatenate(points)[:lanes], np.concatenate(values)[:lanes]
+
+
+@functools.partial(jax.jit, static_argnames=("law", "residual"))
+def descend(law: Law, residual: str, problem: Problem, starts, weights, losses, iterations):
+    """Levenberg-Marquardt under Huber weights, kept inside the bounds, one lane a start.
+
+    Args:
+        starts: (lanes, coordinates).
+        weights, losses: (lanes, rows), so that a lane can be a bootstrap draw.
+        iterations: how many, the same for all lanes.
+
+    Returns:
+        (points, values): (lanes, coordinates), (lanes,).
+    """
+    lower, upper = bounds_of(law, problem)
+
+    def lane(start, weight, loss):
+        own = problem._replace(loss=loss, weights=weight)
+
+        def evaluate(point):
+            """(objective, residuals, slopes (coordinates, rows)); the objective is infinite where it is not a number."""
+
+            errors, along = jax.linearize(functools.partial(residuals, law, residual, own), point)
+            slopes = jax.vmap(along)(jnp.eye(len(point)))
+            value = jnp.sum(weight * huber(errors, own.delta))
+            return jnp.where(jnp.isfinite(value), value, jnp.inf), errors, slopes
+
+        def step(_, state):
+            point, damping, (value, errors, slopes) = state
+            robust = weight * jnp.minimum(1.0, own.delta / jnp.maximum(jnp.abs(errors), 1e-300))
+            gradient = jnp.sum(slopes * (robust * errors), axis=-1)
+            held = ((point <= lower) & (gradient > 0)) | ((point >= upper) & (gradient < 0))
+            free = jnp.where(held, 0.0, 1.0)
+            matrix = jnp.sum((slopes * robust)[:, None] * slopes[None, :], axis=-1) * jnp.outer(free, free)
+            proposal = jnp.clip(point - _damped_solve(matrix, free * gradient, damping), lower, upper)
+            proposed = evaluate(proposal)
+            better = proposed[0] < value
+            kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), proposed, (value, errors, slopes))
+            damping = jnp.clip(jnp.where(better, 0.2 * damping, 4.0 * damping), 1e-12, 1e12)
+            return jnp.where(better, proposal, point), damping, kept
+
+        start = jnp.clip(start, lower, upper)
+        point, _, (value, _, _) = jax.lax.fori_loop(0, iterations, step, (start, 1e-3, evaluate(start)))
+        return point, value
+
+    return jax.vmap(lane)(starts, weights, losses)
+
+
+def _damped_solve(matrix, vector, damping):
+    """Solves (M + damping diag M) move = vector for a small symmetric M by an unrolled Cholesky factor.
+
+    Unrolled, the lanes of a batch stay one fused loop; LAPACK would be called once a lane. Coordinates
+    whose row is zero (held at a bound) do not move.
+    """
+    count = matrix.shape[0]
+    diagonal = jnp.diagonal(matrix)
+    size = jnp.where(diagonal > 0, jnp.sqrt(jnp.maximum(diagonal, 1e-300)), 1.0)
+    scaled = matrix / (size[:, None] * size[None, :])
+    target = vector / size
+    factor = [[None] * count for _ in range(count)]
+    forward = []
+    for i in range(count):
+        for j in range(i):
+            inner = sum((factor[i][k] * factor[j][k] for k in range(j)), 0.0)
+            factor[i][j] = (scaled[i, j] - inner) / factor[j][j]
+        inner = sum((factor[i][k] ** 2 for k in range(i)), 0.0)
+        factor[i][i] = jnp.sqrt(jnp.maximum(1.0 + damping + 1e-14 - inner, 1e-14))
+        forward.append((target[i] - sum((factor[i][k] * forward[k] for k in range(i)), 0.0)) / factor[i][i])
+    move = [None] * count
+    for i in reversed(range(count)):
+        inner = sum((factor[k][i] * move[k] for k in range(i + 1, count)), 0.0)
+        move[i] = (forward[i] - inner) / factor[i][i]
+    return jnp.stack(move) / size
+
+
+def _grid(law: Law) -> np.ndarray:
+    """All combinations of the nonlinear coordinates, (n1, .., nm, m); denser near the lower ends."""
+    nonlinear = law.nonlinear
+    side = max(3, round(_GRID_POINTS ** (1 / max(1, len(nonlinear))))) if len(nonlinear) > 1 else 129
+    axes = []
+    for parameter in nonlinear:
+        low, high = parameter.starts
+        if parameter.transform == "log":
+            axes.append(np.linspace(np.log(low), np.log(high), side))
+        else:
+            axes.append(low + (high - low) * np.linspace(0.0, 1.0, side) ** 1.5)
+    if not axes:
+        return np.zeros((1, 0))
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+
+
+def _scattered(law: Law) -> np.ndarray:
+    """Low-discrepancy starts for a law without linear parameters, (points, coordinates)."""
+    count = len(law.parameters)
+    # Additive recurrence with the generalised golden ratio (Roberts 2018).
+    ratio = 2.0
+    for _ in range(40):
+        ratio = (1.0 + ratio) ** (1.0 / (count + 1))
+    steps = ratio ** -np.arange(1.0, count + 1)
+    unit = (0.5 + np.arange(_MULTISTART_POINTS)[:, None] * steps) % 1.0
+    low, high = np.array([parameter.starts for parameter in law.parameters], np.float64).T
+    for position, parameter in enumerate(law.parameters):
+        if parameter.transform == "log":
+            low[position], high[position] = np.log(low[position]), np.log(high[position])
+    return low + (high - low) * unit
+
+
+def _values(law: Law, residual: str, problem: Problem, points: np.ndarray) -> np.ndarray:
+    """The robust objective at points (n, coordinates), in NumPy; infinite where it is not a number."""
+    with np.errstate(all="ignore"), jax.enable_x64(True):
+        errors = np.asarray(residuals(law, residual, problem, points, np))
+        found = np.sum(problem.weights * huber(errors, problem.delta, np), axis=-1)
+    return np.where(np.isfinite(found), found, np.inf)
+
+
+def _project(law: Law, residual: str, problem: Problem, grid: np.ndarray) -> np.ndarray:
+    """The points whose linear parameters are best at every combination of exponents, (n, coordinates).
+
+    The squares are of relative errors for log residuals. Non-negative least squares is exact by trying
+    every subset of terms: there are two or three.
+    """
+    count = len(law.linear)
+    weights = problem.weights / (problem.loss**2 if residual == "log" else problem.scale**2)
+    with np.errstate(all="ignore"):
+        design = centred_terms(law, problem, grid, np)
+        matrix = np.einsum("nrk,r,nrl->nkl", design, weights, design, optimize=True)
+        target = design.transpose(0, 2, 1) @ (weights * problem.loss)
+        usable = np.isfinite(matrix).all((1, 2)) & np.isfinite(target).all(1)
+        matrix, target = np.where(usable[:, None, None], matrix, np.eye(count)), np.where(usable[:, None], target, 0)
+        best, least = np.zeros((len(grid), count)), np.full(len(grid), np.inf)
+        for used in itertools.product((0.0, 1.0), repeat=count):
+            used = np.array(used)
+            ridge = 1.0 - used + 1e-13 * used * np.einsum("nkk->nk", matrix) + 1e-300
+            masked = matrix * np.outer(used, used) + ridge[:, :, None] * np.eye(count)
+            linear = np.linalg.solve(masked, (used * target)[..., None])[..., 0]
+            error = np.einsum("nk,nkl,nl->n", linear, matrix, linear) - 2 * np.sum(linear * target, axis=1)
+            better = np.all(linear >= 0, axis=1) & (error < least)
+            best[better], least[better] = linear[better], error[better]
+    # A term left out stays a little above zero: from exactly zero its exponent has no slope.
+    return np.concatenate([np.maximum(best, 1e-6), grid], axis=1)
+
+
+def _basins(values: np.ndarray, lanes: int) -> np.ndarray:
+    """Flat indices of grid points to start from: local minima of the grid first, then the next best."""
+    values = np.where(np.isfinite(values), values, np.inf)
+    lowest = np.ones(values.shape, bool)
+    padded = np.pad(values, 1, constant_values=np.inf)
+    for shift in itertools.product((0, 1, 2), repeat=values.ndim):
+        window = tuple(slice(s, s + size) for s, size in zip(shift, values.shape, strict=True))
+        lowest &= values <= padded[window]
+    flat = values.reshape(-1)
+    order = np.argsort(flat, kind="stable")
+    minima = [index for index in order if lowest.reshape(-1)[index]][: lanes // 2]
+    others = [index for index in order if index not in set(minima)][: lanes - len(minima)]
+    return np.array(minima + others)
