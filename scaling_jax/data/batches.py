@@ -113,7 +113,7 @@ def padded(split: Split, indices: np.ndarray, length: int, pad_id: int) -> Batch
     return {"inputs": inputs, "targets": targets, "weights": weights}
 
 
-def buckets_for(split: Split, longest_allowed: int, step: int = 16) -> tuple[int, ...]:
+def buckets_for(split: Split, longest_allowed: int, step: int = 8) -> tuple[int, ...]:
     """Two lengths that serve a split: that of 95% of the examples and the longest, as multiples of `step`."""
     lengths = split.total_lengths
     bounds = (np.quantile(lengths, 0.95), lengths.max())

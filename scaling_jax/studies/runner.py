@@ -21,6 +21,7 @@ from scaling_jax.studies import plan as planning
 from scaling_jax.studies.plan import Job, Study
 from scaling_jax.studies.results import write_results
 from scaling_jax.studies.worker import CONFIGURABLES, STOPPED_BY_INPUT, chosen_rates, ended
+from scaling_jax.training.pretrain import PretrainSettings, check_enough_windows
 from scaling_jax.training.platform import worker_environment
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -64,7 +65,7 @@ def jobs_of(study: Study, stores: dict[str, TokenStore]) -> list[Job]:
     """All jobs of a study.
 
     Raises:
-        InputError: more examples asked than exist, an unknown model or method.
+        InputError: more examples or pretraining tokens asked than exist, an unknown model or method.
     """
     split = stores["finetune"].split("train")
     largest = max(study.points(), key=lambda point: point.finetune_examples)
@@ -73,7 +74,11 @@ def jobs_of(study: Study, stores: dict[str, TokenStore]) -> list[Job]:
             f"Grid.finetune_examples holds {largest.finetune_examples:,}, but the training split of "
             f"{stores['finetune'].path} has {len(split):,} examples"
         )
-    return planning.make_jobs(study, stores["finetune"].vocabulary.size, float(split.total_lengths.mean()))
+    jobs = planning.make_jobs(study, stores["finetune"].vocabulary.size, float(split.total_lengths.mean()))
+    for job in jobs:
+        if job.kind == "pretraining":
+            check_enough_windows(stores["pretrain"], PretrainSettings(), job.details["levels"])
+    return jobs
 
 
 def run_study(

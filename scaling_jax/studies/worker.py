@@ -146,7 +146,9 @@ def _die_with_parent() -> None:
     """Ends this process when the study's own process is gone: its end of our standard input closes."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        # The raw descriptor: a buffered read would hold a lock that the interpreter needs to shut down.
+        while os.read(0, 1):
+            pass
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

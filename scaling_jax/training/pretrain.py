@@ -5,7 +5,7 @@ their learning rate is not annealed.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from scaling_jax import configuration
 from scaling_jax.data.batches import TrainingBatches
+from scaling_jax.data.store import TokenStore
 from scaling_jax.errors import InputError
 from scaling_jax.models import counts
 from scaling_jax.models.config import DecoderConfig, named_decoder
@@ -101,7 +102,7 @@ def pretrain(
     config = named_decoder(model, store.vocabulary.size)
     tokens_per_step = settings.batch_size * int(store.manifest["feature_lengths"]["targets"])
     steps = {level_steps(tokens, tokens_per_step): tokens for tokens in sorted(token_levels)}
-    _check_enough(store_path, max(steps) * settings.batch_size, len(split), settings.epochs, tokens_per_step)
+    check_enough_windows(store, settings, token_levels)
 
     program = Program(config, Full(), settings.optimizer, settings.layout, settings.microbatches)
     batches = TrainingBatches(
@@ -169,12 +170,19 @@ def load_base(checkpoint: Path, layout: Layout) -> tuple[DecoderConfig, Any, dic
     return config, checkpoints.restore(checkpoint, checkpoints.like(abstract, program.shardings["params"])), about
 
 
-def _check_enough(store_path: str, wanted: int, windows: int, epochs: int, tokens_per_step: int) -> None:
-    if wanted > windows * epochs:
+def check_enough_windows(store: TokenStore, settings: PretrainSettings, token_levels: Iterable[int]) -> None:
+    """
+    Raises:
+        InputError: the store's training split does not hold so many tokens over the allowed epochs.
+    """
+    windows = store.manifest["splits"]["train"]["examples"]
+    window = store.manifest["feature_lengths"]["targets"]
+    wanted = level_steps(max(token_levels), settings.batch_size * window) * settings.batch_size
+    if wanted > windows * settings.epochs:
         raise InputError(
-            f"pretraining asks for {wanted:,} windows, {store_path} has {windows:,} "
-            f"and PretrainSettings.epochs = {epochs} allows {windows * epochs:,}: "
-            "ask for fewer tokens, prepare more text, or allow more epochs"
+            f"pretraining asks for {wanted * window:,} tokens, {store.path} has {windows * window:,} "
+            f"and PretrainSettings.epochs = {settings.epochs} allows {windows * window * settings.epochs:,}: "
+            "ask for fewer, prepare more text, or allow more epochs"
         )
 
 
