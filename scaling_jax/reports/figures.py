@@ -264,7 +264,7 @@ def limits(rows: Sequence[Interval], anchor: float) -> tuple[float, float]:
 
 
 def _draw_interval(axes, row: Interval, height: float, low: float, high: float) -> None:
-    if np.isfinite(row.low) and np.isfinite(row.high):
+    if not (np.isnan(row.low) or np.isnan(row.high)):
         left, right = np.clip([row.low, row.high], low, high)
         axes.plot(
             [left, right],

@@ -1,6 +1,8 @@
 """Multiplicative against additive on points that neither fit saw, in the layout of Zhang et al., Table 6."""
 
+import itertools
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,76 +21,89 @@ _GROUPS = (("", 2), ("Points", 2), ("Deviation, fitted", 2), ("Deviation, held o
 _HEADER = ["Varies", "Method", "fitted", "held out", "mult.", "add.", "mult.", "add.", "nearest"]
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Both joint laws of one task, factor and method.
+
+    Attributes:
+        fitted: mean absolute deviation on fitted points, (multiplicative, additive).
+        held_out: on held-out points, (multiplicative, additive, nearest fitted neighbour); NaN where unknown.
+        points: (fitted, held out).
+    """
+
+    task: str
+    factor: str
+    method: str
+    fitted: tuple[float, float]
+    held_out: tuple[float, float, float]
+    points: tuple[int, int]
+
+
+def compare(study: Study) -> list[Comparison]:
+    """Every pair of joint laws that the study allows."""
+    found = []
+    for task, factor in itertools.product(study.tasks, FACTORS):
+        for method in study.methods(task):
+            first, second = (find_fit(study, task, method, factor, law) for law in LAWS)
+            if first is None:
+                continue
+            errors = [first.errors, second.errors if second else {}]
+            fitted = tuple(_number(one.get("fitted_mad")) for one in errors)
+            held = tuple(_number(one.get("held_out_mad")) for one in errors)
+            points = (first.rows["fitted"], first.rows["held_out"])
+            found.append(Comparison(task, factor, method, fitted, (*held, nearest(first)), points))
+    return found
+
+
 def section(study: Study) -> Section:
     """The table of deviations, who wins how often, and predicted against measured."""
-    rows, wins = [], {"multiplicative": 0, "additive": 0, "beaten": 0, "neighbours": 0, "pairs": 0}
-    drawings: list[Drawing] = []
-    for task in study.tasks:
-        for factor in FACTORS:
-            for method in study.methods(task):
-                fits = {law: find_fit(study, task, method, factor, law) for law in LAWS}
-                if fits["multiplicative"] is not None:
-                    rows.append(_row(study, task, factor, method, fits, wins))
-        drawings += _scatters(study, task)
-    if not rows:
-        return Section(
-            "held-out",
-            "Held-out error",
-            "Multiplicative or additive?",
-            [Paragraph("No joint law was fitted.")],
-        )
-    parts = [Paragraph(_verdict(wins))]
+    heading = "Multiplicative or additive? Judged on held-out points"
+    compared = compare(study)
+    if not compared:
+        return Section("held-out", "Held-out error", heading, [Paragraph("No joint law was fitted.")])
+    parts: list = [Paragraph(_verdict(compared))]
+    drawings = [drawing for task in study.tasks for drawing in _scatters(study, task)]
     if drawings:
         parts.append(
             Panels(
                 drawings,
-                "Held-out points only: no fit saw them. On the line, the "
-                "prediction is exact; below it, the law promised a lower loss than was measured.",
+                "Held-out points only: no fit saw them. On the line, the prediction is exact; below it, "
+                "the law promised a lower loss than was measured.",
             )
         )
-    parts.append(
-        Table(
-            "Fitted and held-out deviation by law",
-            _HEADER,
-            rows,
-            text=(0, 1),
-            groups=_GROUPS,
-            caption=f"Mean absolute deviation, {words.LOSS_UNIT}. mult.: multiplicative law; add.: additive "
-            "law; nearest: predict with the measured loss of the closest fitted point. Bold: the smallest on "
-            "held-out points.",
-        )
+    caption = (
+        f"Mean absolute deviation, {words.LOSS_UNIT}. mult.: multiplicative law; add.: additive law, which "
+        "has one parameter more; nearest: predict with the measured loss of the closest fitted point. Bold: the "
+        "smallest on held-out points."
     )
-    parts.append(
-        Paragraph(
-            "The additive law has one more parameter than the multiplicative one, so it should fit the "
-            "fitted points at least as well; held-out points are the comparison that counts.",
-            quiet=True,
-        )
-    )
-    return Section(
-        "held-out", "Held-out error", "Multiplicative or additive? Judged on held-out points", parts
-    )
+    rows = [_row(study, one) for one in compared] + ([_mean_row(compared)] if len(compared) > 1 else [])
+    label = "Fitted and held-out deviation by law"
+    parts.append(Table(label, _HEADER, rows, text=(0, 1), groups=_GROUPS, caption=caption))
+    return Section("held-out", "Held-out error", heading, parts)
 
 
-def _row(study: Study, task: str, factor: str, method: str, fits: dict[str, Fit | None], wins: dict) -> list:
-    first = fits["multiplicative"]
-    errors = {law: fit.errors if fit else {} for law, fit in fits.items()}
-    held = [_number(errors[law].get("held_out_mad")) for law in LAWS]
-    held.append(nearest(first))
-    best = min((value for value in held if math.isfinite(value)), default=math.nan)
-    if all(math.isfinite(value) for value in held[:2]):
-        wins["pairs"] += 1
-        wins[LAWS[int(held[1] < held[0])]] += 1
-        wins["beaten"] += held[0] < held[2]
-        wins["neighbours"] += math.isfinite(held[2])
-    label = words.factor(factor) + (f", {task}" if len(study.tasks) > 1 else "")
+def _row(study: Study, one: Comparison) -> list:
+    label = words.factor(one.factor) + (f", {one.task}" if len(study.tasks) > 1 else "")
+    method = Cell(words.method(one.method), key=colour_key(study, one.method))
+    return [label, method, *map(str, one.points), *_deviations(one.fitted, one.held_out)]
+
+
+def _mean_row(compared: list[Comparison]) -> list:
+    fitted, held_out = ([one.fitted for one in compared], [one.held_out for one in compared])
     return [
-        label,
-        Cell(words.method(method), key=colour_key(study, method)),
-        str(first.rows["fitted"]),
-        str(first.rows["held_out"]),
-        *[words.error(_number(errors[law].get("fitted_mad"))) for law in LAWS],
-        *[Cell(words.error(value), best=value == best) for value in held],
+        Cell("mean", best=True),
+        "",
+        "",
+        "",
+        *_deviations(np.mean(fitted, axis=0), np.mean(held_out, axis=0)),
+    ]
+
+
+def _deviations(fitted, held_out) -> list:
+    best = min((value for value in held_out if math.isfinite(value)), default=math.nan)
+    return [
+        *[words.error(value) for value in fitted],
+        *[Cell(words.error(value), best=value == best) for value in held_out],
     ]
 
 
@@ -97,26 +112,32 @@ def nearest(fit: Fit) -> float:
     return _number(fit.errors.get("nearest_neighbour_mad"))
 
 
-def _number(value) -> float:
+def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _verdict(wins: dict) -> str:
-    if not wins["pairs"]:
+def _verdict(compared: list[Comparison]) -> str:
+    table = np.array([one.held_out for one in compared])
+    table = table[np.isfinite(table[:, :2]).all(axis=1)]
+    if not len(table):
         return "There is no held-out point on which to compare the two joint laws."
-    better = max(LAWS, key=lambda law: wins[law])
+    closer = {
+        law: int(np.sum(table[:, position] < table[:, 1 - position])) for position, law in enumerate(LAWS)
+    }
+    better = max(LAWS, key=closer.get)
     told = (
-        f"On held-out points the {better} law is closer in {wins[better]} of {wins['pairs']} comparisons"
-        if wins["multiplicative"] != wins["additive"]
-        else f"On held-out points the two laws are closer in {wins['additive']} comparisons each"
+        f"On held-out points each law is closer in {closer[better]} comparisons"
+        if closer[LAWS[0]] == closer[LAWS[1]]
+        else f"On held-out points the {better} law is closer in {closer[better]} of {len(table)} comparisons"
     )
-    beside = (
-        f" The multiplicative law predicts better than the nearest fitted neighbour in {wins['beaten']} of "
-        f"{wins['neighbours']}."
-        if wins["neighbours"]
-        else ""
-    )
-    return f"{told}.{beside} Points were chosen as held out before any fit was made."
+    means = table[:, :2].mean(axis=0)
+    told += f" (mean deviation {words.error(means[0])} multiplicative, {words.error(means[1])} additive)."
+    known = table[np.isfinite(table[:, 2])]
+    if len(known):
+        beaten = int(np.sum(known[:, 0] < known[:, 2]))
+        beside = "The multiplicative law predicts better than the nearest fitted neighbour"
+        told += f" {beside} in {beaten} of {len(known)}."
+    return f"{told} Points were chosen as held out before any fit was made."
 
 
 def _scatters(study: Study, task: str) -> list[Drawing]:

@@ -12,6 +12,7 @@ from scaling_jax.reports import (
     factors,
     held_out,
     provenance,
+    tuning_size,
     words,
 )
 from scaling_jax.reports.blocks import Heading, Panels, Paragraph, Section
@@ -25,6 +26,7 @@ def all_sections(study: Study, page_folder: Path) -> list[Section]:
         exponents.section(study),
         held_out.section(study),
         factors.section(study),
+        tuning_size.section(study),
         crossings.section(study),
         costs.section(study),
         entropy.section(study),

@@ -52,8 +52,10 @@ def several(items, joint: str = "and") -> str:
 
 def number(value: float | None, digits: int = 3) -> str:
     """A measured number with `digits` significant ones; a dash when there is none."""
-    if value is None or not math.isfinite(value):
+    if value is None or math.isnan(value):
         return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
     if value != 0 and not 1e-4 <= abs(value) < 1e5:
         return f"{value:.{digits - 1}e}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
     places = 0 if value == 0 else max(0, digits - 1 - math.floor(math.log10(abs(value))))
@@ -85,10 +87,11 @@ def error(value: float | None) -> str:
 
 
 def between(low: float | None, high: float | None, text=number) -> str:
-    """An interval as `[low, high]`, empty when a bound is missing."""
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+    """An interval as `[low, high]`, empty when a bound is missing; an open end is written as infinity."""
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
         return ""
-    return f"[{text(low)}, {text(high)}]"
+    ends = [text(end) if math.isfinite(end) else number(end) for end in (low, high)]
+    return f"[{ends[0]}, {ends[1]}]"
 
 
 def count(value: float | None) -> str:

@@ -121,3 +121,8 @@ def test_parameters_are_printed_with_few_digits(value, text):
 )
 def test_durations(value, text):
     assert words.seconds(value) == text
+
+
+def test_an_open_interval_says_so_and_a_missing_one_says_nothing():
+    assert words.between(0.1, float("inf"), words.parameter) == "[0.100, ∞]"
+    assert words.between(float("nan"), 1.0) == "" and words.between(None, 1.0) == ""
