@@ -73,8 +73,8 @@ def section(study: Study) -> Section:
         )
     caption = (
         f"Mean absolute deviation, {words.LOSS_UNIT}. mult.: multiplicative law; add.: additive law, which "
-        "has one parameter more; nearest: predict with the measured loss of the closest fitted point. Bold: the "
-        "smallest on held-out points."
+        "has one parameter more; nearest: predict with the measured loss of the closest fitted point. Bold: "
+        "the smallest on held-out points."
     )
     rows = [_row(study, one) for one in compared] + ([_mean_row(compared)] if len(compared) > 1 else [])
     label = "Fitted and held-out deviation by law"

@@ -207,6 +207,15 @@ def single_fits(task: str, model: str) -> list[Fit]:
     return fits
 
 
+def tuning_size_fit(alpha: float) -> Fit:
+    """A made fit of LoRA over its rank; the interval of alpha is 0.02 wide."""
+    generator = np.random.default_rng(3)
+    parameters = {"A": 4.0, "alpha": alpha, "beta": 0.2, "E": 1.3}
+    where = "pretrain_tokens == 8000000"
+    fit = _made_fit("multiplicative", "tuning_size", "tuning_size", where, "lora", parameters, generator)
+    return dataclasses.replace(fit, intervals={**fit.intervals, "alpha": (alpha - 0.01, alpha + 0.01)})
+
+
 def _made_fit(name, factor, column, where, method, parameters, generator) -> Fit:
     draws = {key: value * (1 + 0.002 * generator.standard_normal(40)) for key, value in parameters.items()}
     identified = dict.fromkeys(parameters, True)

@@ -9,7 +9,7 @@ import pytest
 
 from scaling_jax import files
 from scaling_jax.laws.results import write_fits
-from scaling_jax.reports import evidence
+from scaling_jax.reports import evidence, tuning_size
 from scaling_jax.reports.answer import _contest, answer, stretches
 from scaling_jax.reports.build import build_report
 from scaling_jax.reports.study_data import read_study
@@ -215,6 +215,21 @@ def test_one_model_alone_is_told_by_the_law_in_the_examples(tmp_path):
     )
     assert "the law fitted to each model alone" in page
     assert "a/b: &lt;c&gt;" in page and not list((folder / "figures").glob("*/"))
+
+
+@pytest.mark.parametrize(
+    ("alpha", "said"),
+    [(0.05, "a doubling takes 3.4% off"), (-0.05, "larger is worse"), (0.0, "do not show that")],
+)
+def test_a_tuning_size_is_told_by_the_sign_of_its_interval(tmp_path, alpha, said):
+    folder = simulated_study.write_study(tmp_path / "study")
+    table = [row for row in simulated_study.rows() if row["model"] == "n100k" and row["method"] == "lora"]
+    table = [row | {"tuning_size": size} for row in table for size in (4, 16)]
+    simulated_study.write_results(folder / "results.csv", table)
+    write_fits(folder / "fits.json", [simulated_study.tuning_size_fit(alpha)])
+    section = tuning_size.section(read_study(folder))
+    assert said in section.parts[1].items[0]
+    assert [part.kind for part in section.parts] == ["paragraph", "bullets", "panels"]
 
 
 @pytest.mark.slow
