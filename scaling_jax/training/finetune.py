@@ -136,7 +136,13 @@ def finetune(
     program = Program(config, method, settings.optimizer, settings.layout, settings.microbatches)
     state, frozen = program.start(base, run.seed)
     batches = TrainingBatches(
-        split, subset, settings.batch_size, data_sets.buckets_at(run.store), store.vocabulary.pad_id, run.seed
+        split,
+        subset,
+        settings.batch_size,
+        data_sets.buckets_at(run.store),
+        store.vocabulary.pad_id,
+        run.seed,
+        (jax.process_index(), jax.process_count()),
     )
     loop = LoopSettings(
         settings.steps(len(subset)),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import gin
+import jax
 import numpy as np
 
 from scaling_jax import configuration
@@ -112,6 +113,7 @@ def pretrain(
         (int(store.manifest["feature_lengths"]["targets"]),),
         store.vocabulary.pad_id,
         seed,
+        (jax.process_index(), jax.process_count()),
     )
     loop = LoopSettings(
         max(steps), settings.eval_interval, settings.steps_per_call, 0, settings.checkpoint_interval, tuple(steps)

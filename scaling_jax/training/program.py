@@ -16,6 +16,7 @@ import optax
 from jax.sharding import Mesh
 
 from scaling_jax.data.batches import Batch
+from scaling_jax.errors import InputError
 from scaling_jax.models import counts
 from scaling_jax.models.config import DecoderConfig
 from scaling_jax.models.decoder import Decoder
@@ -109,6 +110,9 @@ class Program:
         return _compile_seconds.get(self, 0.0)
 
     def _placed(self, batches: Batch) -> Any:
+        rows, parts = batches["targets"].shape[1] * jax.process_count(), self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        if rows % parts:
+            raise InputError(f"a batch of {rows} rows is not divided by the {parts} devices of mesh axes data and fsdp")
         sharding = meshes.batch_sharding(self.mesh, 1)
         return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batches.items()}
 
@@ -224,7 +228,11 @@ def _loss_and_gradients(program: Program, tuned: Any, base: Any, batch: Any) -> 
     if program.microbatches == 1:
         total, gradients = jax.value_and_grad(summed)(tuned, batch)
     else:
-        parts = jax.tree.map(lambda leaf: leaf.reshape(program.microbatches, -1, *leaf.shape[1:]), batch)
+        rows, count = batch["targets"].shape[0], program.microbatches
+        if rows % count:
+            raise InputError(f"a batch of {rows} rows is not divided by microbatches = {count}")
+        # Every microbatch takes rows of every device, so that no row has to move.
+        parts = jax.tree.map(lambda leaf: leaf.reshape(rows // count, count, -1).swapaxes(0, 1), batch)
 
         def add(carry: Any, part: Any) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, carry, jax.value_and_grad(summed)(tuned, part)), None
