@@ -23,34 +23,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from scaling_jax.decisions.critical_size import critical_sizes, difference
     from scaling_jax.laws.results import read_fits
 
     at = parse_at(arguments.at) if arguments.at else {}
     search_range = _range(arguments.range)
     fits = [fit for fit in pick(read_fits(arguments.fits), at) if "method" in fit.group]
     methods = _methods(arguments, fits)
-    found = []
-    for first, second in itertools.combinations(fits, 2):
-        if not _comparable(first, second, methods):
-            continue
-        needed = {c: v for c, v in at.items() if c in (*first.columns, *first.columns.values())}
-        along = {"d", first.columns.get("d")}
-        fixed = {column: value for column, value in needed.items() if column not in along}
-        group = {column: value for column, value in first.group.items() if column != "method"}
-        entry = {"law": first.law, "group": group}
-        entry |= critical_sizes(first, second, fixed, search_range).to_json()
-        if fixed != needed:
-            value, low, high = difference(first, second, needed)
-            entry["difference"] = {"at": needed, "value": value, "low": low, "high": high}
-        found.append(entry)
-    if not found:
+    pairs = [pair for pair in itertools.combinations(fits, 2) if _comparable(*pair, methods)]
+    if not pairs:
         raise InputError("no two fits differ in method alone; fit with --by method (or --by task,method)")
+    # A study's fits have laws in different columns: those whose columns are given answer.
+    answering = [pair for pair in pairs if not pair[0].missing({"d": 1.0, **at})] or pairs[:1]
+    found = [_compared(first, second, at, search_range) for first, second in answering]
     if arguments.json:
         print(json.dumps(found, indent=1))
         return 0
     print("\n\n".join(_text(entry) for entry in found))
     return 0
+
+
+def _compared(first, second, at: dict, search_range) -> dict:
+    from scaling_jax.decisions.critical_size import critical_sizes, difference
+
+    needed = {column: value for column, value in at.items() if column in (*first.columns, *first.columns.values())}
+    along = {"d", first.columns.get("d")}
+    fixed = {column: value for column, value in needed.items() if column not in along}
+    group = {column: value for column, value in first.group.items() if column != "method"}
+    entry = {"law": first.law, "group": group} | critical_sizes(first, second, fixed, search_range).to_json()
+    if fixed != needed:
+        value, low, high = difference(first, second, needed)
+        entry["difference"] = {"at": needed, "value": value, "low": low, "high": high}
+    return entry
 
 
 def _text(entry: dict) -> str:

@@ -118,4 +118,4 @@ def _columns(arguments: argparse.Namespace) -> dict[str, str]:
 
 def _file_name(fit, position: int) -> str:
     words = [fit.form.name, *(str(value) for value in fit.group.values())]
-    return f"{position:02d}_" + re.sub(r"[^A-Za-z0-9.]+", "-", "_".join(words))[:80]
+    return f"{position:02d}_" + re.sub(r"[^A-Za-z0-9._]+", "-", "_".join(words))[:80]

@@ -32,7 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
         matching = pick(fits, at)
         if not matching:
             raise InputError(f"--at {text!r}: no fit in {arguments.fits} has such a group")
-        rows += [_predicted(fit, at) for fit in matching]
+        # A study's fits have laws in different columns: those whose columns are given answer.
+        answering = [fit for fit in matching if not fit.missing(at)] or matching[:1]
+        rows += [_predicted(fit, at) for fit in answering]
     if arguments.json:
         print(json.dumps(rows, indent=1))
         return 0

@@ -75,18 +75,25 @@ class Fit:
         """The law itself."""
         return find_law(self.law)
 
+    def missing(self, at: Mapping) -> list[str]:
+        """The law's columns that `at` gives neither by role nor by column name."""
+        return [self.columns[r] for r in self.form.role_names if r not in at and self.columns[r] not in at]
+
     def column_values(self, at: Mapping) -> dict[str, np.ndarray]:
         """Picks the law's columns out of values given by role or by column name, as float arrays.
 
         Raises:
             InputError: one is missing, or not above zero.
         """
+        for column in self.missing(at):
+            raise InputError(f"a prediction of law {self.law!r} needs {column!r}{did_you_mean(column, at)}")
         found = {}
         for role in self.form.role_names:
             column = self.columns[role]
-            if role not in at and column not in at:
-                raise InputError(f"a prediction of law {self.law!r} needs {column!r}{did_you_mean(column, at)}")
-            values = np.asarray(at[role] if role in at else at[column], np.float64)
+            try:
+                values = np.asarray(at[role] if role in at else at[column], np.float64)
+            except ValueError as error:
+                raise InputError(f"{column!r} must be a number, not {at.get(role, at.get(column))!r}") from error
             if not np.all(np.isfinite(values) & (values > 0)):
                 raise InputError(f"{column!r} must be a finite number above zero")
             found[role] = values

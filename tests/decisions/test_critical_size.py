@@ -1,0 +1,109 @@
+"""Critical sizes: known crossings, several, none, the closed form, open intervals."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from scaling_jax.decisions.critical_size import closed_form, critical_sizes, difference
+from scaling_jax.errors import InputError
+from scaling_jax.laws.fit import fit_table
+from scaling_jax.laws.table import table_of
+
+
+def made(method, parameters, law="power", spread=0.01, draws=200):
+    """A `Fit` with these parameters and draws around them, without fitting."""
+    columns = {"d": "finetune_examples"} | ({"x": "model_params"} if "alpha" in parameters else {})
+    sizes = np.geomspace(1e2, 1e6, 8)
+    table = {"finetune_examples": sizes, "loss": 2 * sizes**-0.1 + 1}
+    if "x" in columns:
+        table["model_params"] = np.tile([1e9, 2e9], 4)
+    base = fit_table(table_of("t", table), law, columns, bootstrap=20)[0]
+    random = np.random.default_rng(len(method))
+    scatter = {
+        name: value * np.exp(spread * random.standard_normal(draws)) for name, value in parameters.items()
+    }
+    return dataclasses.replace(base, group={"method": method}, parameters=parameters, draws=scatter)
+
+
+@pytest.fixture(scope="module")
+def full():
+    return made("full", {"A": 20.0, "beta": 0.4, "E": 1.0})
+
+
+def test_a_known_crossing_with_its_interval(full):
+    lora = made("lora", {"A": 5.0, "beta": 0.2, "E": 1.0})
+    found = critical_sizes(full, lora, {})
+    (crossing,) = found.crossings
+    assert crossing.size == pytest.approx(4.0**5, rel=0.01)
+    assert crossing.low < 4.0**5 < crossing.high
+    assert (crossing.better_below, crossing.better_above) == ("lora", "full")
+    assert found.share_crossing > 0.95
+    assert found.better is None
+    assert "lora is better below" in found.text()
+    mirrored = critical_sizes(lora, full, {}).crossings[0]
+    assert mirrored.size == pytest.approx(crossing.size)
+    assert mirrored.better_below == "lora"
+
+
+def test_no_crossing_in_range(full):
+    worse = made("prompt", {"A": 25.0, "beta": 0.4, "E": 1.5})
+    found = critical_sizes(full, worse, {})
+    assert found.crossings == ()
+    assert found.better == "full"
+    assert found.share_crossing == 0.0
+    assert "no crossing in range" in found.text()
+
+
+def test_a_crossing_out_of_the_given_range_is_none(full):
+    lora = made("lora", {"A": 5.0, "beta": 0.2, "E": 1.0})
+    assert critical_sizes(full, lora, {}, (1e4, 1e6)).crossings == ()
+
+
+def test_several_crossings():
+    """A lower floor wins far out, a steeper law in the middle."""
+    steep = made("lora", {"A": 100.0, "beta": 0.6, "E": 1.2}, spread=1e-4)
+    slow = made("full", {"A": 5.0, "beta": 0.2, "E": 1.0}, spread=1e-4)
+    found = critical_sizes(steep, slow, {}, (1.0, 1e12))
+    assert [c.better_below for c in found.crossings] == ["full", "lora"]
+    for crossing in found.crossings:
+        gap, _, _ = difference(steep, slow, {"d": crossing.size})
+        assert abs(gap) < 1e-3
+        assert crossing.low <= crossing.size <= crossing.high
+
+
+def test_an_interval_may_be_open(full):
+    near = made("lora", {"A": 20.0, "beta": 0.39, "E": 1.0}, spread=0.05)
+    found = critical_sizes(full, near, {}, (1e2, 1e5))
+    content = found.to_json()
+    assert any(c["low"] is None or c["high"] is None for c in content["crossings"]) or found.share_crossing < 1
+
+
+def test_the_closed_form_of_the_paper():
+    """Zhang et al., Table 4, En-De, model size: Prompt and LoRA give the printed H and gamma of Table 5."""
+    prompt = made("prompt", {"A": 3.9e3, "alpha": 0.40, "beta": 0.051, "E": 0.62}, "multiplicative")
+    lora = made("lora", {"A": 2.1e3, "alpha": 0.36, "beta": 0.081, "E": 0.62}, "multiplicative")
+    form = closed_form(prompt, lora)
+    assert form["gamma"] == pytest.approx((0.36 - 0.40) / (0.051 - 0.081))
+    assert form["H"] == pytest.approx((3.9 / 2.1) ** (1 / (0.051 - 0.081)))
+    # E1 = E2 here, so that the closed form is the crossing itself.
+    at = {"model_params": 1e9}
+    (crossing,) = critical_sizes(prompt, lora, at, (1.0, 1e9)).crossings
+    assert crossing.size == pytest.approx(form["H"] * 1e9 ** form["gamma"], rel=0.01)
+    assert crossing.size == pytest.approx(1.1e3, rel=0.1)
+
+
+def test_closed_form_beyond_numbers_is_null():
+    one = made("a", {"A": 1e5, "alpha": 0.5, "beta": 0.1001, "E": 0.6}, "multiplicative")
+    two = made("bb", {"A": 1e2, "alpha": 0.3, "beta": 0.1, "E": 0.6}, "multiplicative")
+    assert closed_form(one, two)["H"] is None
+    assert math.isfinite(closed_form(one, two)["gamma"])
+
+
+def test_refusals(full):
+    joint = made("lora", {"A": 2e3, "alpha": 0.3, "beta": 0.1, "E": 0.6}, "multiplicative")
+    with pytest.raises(InputError, match="needs 'model_params'"):
+        critical_sizes(full, joint, {})
+    with pytest.raises(InputError, match="0 < low < high"):
+        critical_sizes(full, full, {}, (10.0, 1.0))
