@@ -41,7 +41,9 @@ def design(law_name: str, repeats: int) -> dict[str, np.ndarray]:
     return {"x": sizes.ravel(), "d": examples.ravel()}
 
 
-def cover(case: str, studies: int, noise: float = 0.01, bootstrap: int = 500) -> dict[str, tuple[float, float]]:
+def cover(
+    case: str, studies: int, noise: float = 0.01, bootstrap: int = 500
+) -> dict[str, tuple[float, float]]:
     """Simulates and fits; returns name -> (share of intervals that hold the truth, width over spread)."""
     law_name, truth, repeats = CASES[case]
     law, columns = find_law(law_name), design(law_name, repeats)
@@ -60,7 +62,11 @@ def cover(case: str, studies: int, noise: float = 0.01, bootstrap: int = 500) ->
             lows[name].append(fit.intervals[name][0]), highs[name].append(fit.intervals[name][1])
         for label, at in points.items():
             value, low, high = fit.predict(at)
-            values[label].append(float(value)), lows[label].append(float(low)), highs[label].append(float(high))
+            (
+                values[label].append(float(value)),
+                lows[label].append(float(low)),
+                highs[label].append(float(high)),
+            )
     found = {}
     for name, true in truths.items():
         low, high = np.array(lows[name]), np.array(highs[name])
@@ -70,7 +76,10 @@ def cover(case: str, studies: int, noise: float = 0.01, bootstrap: int = 500) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--studies", type=int, default=200)
     parser.add_argument("--cases", nargs="*", default=list(CASES), help=f"of: {', '.join(CASES)}")
     arguments = parser.parse_args()

@@ -13,16 +13,20 @@ EXAMPLE = """  scaling-jax compare fits.json --methods full,lora --at 'model_par
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what `compare` takes."""
     parser.add_argument("fits", help="fits.json, or the folder that holds it; the fits must be --by method")
     parser.add_argument("--methods", metavar="A,B", help="which to compare (default: all pairs)")
     parser.add_argument(
         "--at", default="", metavar="A=1,B=2", help="values of the law's other columns, and of group columns"
     )
-    parser.add_argument("--range", metavar="LOW,HIGH", help="sizes to search (default: well beyond the fitted)")
+    parser.add_argument(
+        "--range", metavar="LOW,HIGH", help="sizes to search (default: well beyond the fitted)"
+    )
     parser.add_argument("--json", action="store_true", help="print a list of objects instead of text")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Compares all pairs of methods asked for and prints."""
     from scaling_jax.laws.results import read_fits
 
     at = parse_at(arguments.at) if arguments.at else {}
@@ -45,7 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _compared(first, second, at: dict, search_range) -> dict:
     from scaling_jax.decisions.critical_size import critical_sizes, difference
 
-    needed = {column: value for column, value in at.items() if column in (*first.columns, *first.columns.values())}
+    needed = {
+        column: value for column, value in at.items() if column in (*first.columns, *first.columns.values())
+    }
     along = {"d", first.columns.get("d")}
     fixed = {column: value for column, value in needed.items() if column not in along}
     group = {column: value for column, value in first.group.items() if column != "method"}

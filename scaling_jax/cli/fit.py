@@ -8,27 +8,44 @@ from pathlib import Path
 from scaling_jax.errors import InputError
 
 SUMMARY = "fit a scaling law to a table of results"
-EXAMPLE = """  scaling-jax fit results.csv --law multiplicative --x model_params --d finetune_examples --y loss \\
-      --by task,method --where 'finetune_examples > 0' --hold_out 'model_params >= 1.6e10' --out fits
+EXAMPLE = """  scaling-jax fit results.csv --law multiplicative --x model_params --d finetune_examples \\
+      --y loss --by task,method --where 'finetune_examples > 0' --hold_out 'model_params >= 1.6e10' --out fits
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("table", help="a .csv, .tsv or .jsonl file; rows whose status is not done are left out")
-    parser.add_argument("--law", required=True, help="power, multiplicative, additive, or path/to/file.py:name")
+    """Adds what `fit` takes."""
+    parser.add_argument(
+        "table", help="a .csv, .tsv or .jsonl file; rows whose status is not done are left out"
+    )
+    parser.add_argument(
+        "--law", required=True, help="power, multiplicative, additive, or path/to/file.py:name"
+    )
     parser.add_argument("--x", metavar="COLUMN", help="model size, pretraining tokens or tuning size")
     parser.add_argument("--d", metavar="COLUMN", help="finetuning examples (or the one size of `power`)")
     parser.add_argument(
-        "--column", action="append", default=[], metavar="ROLE=COLUMN", help="a column for any other role of a law"
+        "--column",
+        action="append",
+        default=[],
+        metavar="ROLE=COLUMN",
+        help="a column for any other role of a law",
     )
     parser.add_argument("--y", default="loss", metavar="COLUMN", help="the loss (default: loss)")
-    parser.add_argument("--by", default="", metavar="A,B", help="one fit for each combination of these columns")
+    parser.add_argument(
+        "--by", default="", metavar="A,B", help="one fit for each combination of these columns"
+    )
     parser.add_argument("--where", metavar="EXPRESSION", help="only rows where this holds")
     parser.add_argument(
-        "--derive", action="append", default=[], metavar="NAME=EXPRESSION", help="adds a column, e.g. t = flop / n"
+        "--derive",
+        action="append",
+        default=[],
+        metavar="NAME=EXPRESSION",
+        help="adds a column, e.g. t = flop / n",
     )
     parser.add_argument("--hold_out", metavar="EXPRESSION", help="rows that are predicted, not fitted")
-    parser.add_argument("--residual", default="log", choices=("log", "linear"), help="of log loss, or of the loss")
+    parser.add_argument(
+        "--residual", default="log", choices=("log", "linear"), help="of log loss, or of the loss"
+    )
     parser.add_argument("--delta", type=float, default=1e-3, help="where the Huber loss becomes absolute")
     parser.add_argument("--bootstrap", type=int, default=1000, help="resamples for the intervals")
     parser.add_argument("--cluster", metavar="COLUMN", help="resample rows of one value together, e.g. seed")
@@ -38,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Fits, writes and prints."""
     from scaling_jax.laws.fit import fit_table
     from scaling_jax.laws.results import write_fits
     from scaling_jax.laws.table import read_table
@@ -84,7 +102,9 @@ def fit_text(fit) -> str:
     """One fit as an aligned table."""
     roles = ", ".join(f"{role.upper()} = {column}" for role, column in fit.columns.items() if role != "y")
     group = ", ".join(f"{column}={value}" for column, value in fit.group.items())
-    counts = f"{fit.rows['fitted']} rows fitted, {fit.rows['held_out']} held out, {fit.rows['dropped']} dropped"
+    counts = (
+        f"{fit.rows['fitted']} rows fitted, {fit.rows['held_out']} held out, {fit.rows['dropped']} dropped"
+    )
     reasons = ", ".join(f"{count} {reason}" for reason, count in fit.dropped_reasons.items())
     lines = [f"{fit.equation}" + (f"    [{group}]" if group else "")]
     lines.append(f"  L = {fit.columns['y']}, {roles}; {counts}{f' ({reasons})' if reasons else ''}")
@@ -98,10 +118,13 @@ def fit_text(fit) -> str:
     for name in ("fitted", "held_out"):
         if fit.errors[f"{name}_mad"] is not None:
             label = name.replace("_", " ")
-            lines.append(f"  {label:<10} {fit.errors[f'{name}_mad']:>18.5f} {fit.errors[f'{name}_rmsd_log']:>12.5f}")
+            lines.append(
+                f"  {label:<10} {fit.errors[f'{name}_mad']:>18.5f} {fit.errors[f'{name}_rmsd_log']:>12.5f}"
+            )
     lines.append(
-        f"  Huber sum {fit.objective['value']:.6g} (delta {fit.objective['delta']:g}, {fit.objective['kind']}); "
-        f"{fit.starts['agreeing']} of {fit.starts['total']} starts agree; condition number {fit.condition_number:.2g}"
+        f"  Huber sum {fit.objective['value']:.6g} (delta {fit.objective['delta']:g}, "
+        f"{fit.objective['kind']}); {fit.starts['agreeing']} of {fit.starts['total']} starts agree; "
+        f"condition number {fit.condition_number:.2g}"
     )
     return "\n".join(lines)
 

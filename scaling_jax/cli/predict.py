@@ -11,6 +11,7 @@ EXAMPLE = """  scaling-jax predict fits.json --at 'model_params=1.6e10,finetune_
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what `predict` takes."""
     parser.add_argument("fits", help="fits.json, or the folder that holds it")
     parser.add_argument(
         "--at",
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Predicts and prints."""
     from scaling_jax.laws.results import read_fits
 
     fits = read_fits(arguments.fits)
@@ -87,7 +89,9 @@ def pick(fits, at) -> list:
 def aligned(rows: list[tuple]) -> str:
     """Rows of text in columns as wide as their widest cell."""
     widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines = [
+        "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
+    ]
     return "\n".join(line.rstrip() for line in lines)
 
 

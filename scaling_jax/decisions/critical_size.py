@@ -80,9 +80,8 @@ class Comparison:
         low, high = (f"{size:.3g}" for size in self.searched)
         share = f"{100 * self.share_crossing:.0f}% of the bootstrap draws cross"
         if not self.crossings:
-            return (
-                f"no crossing in range ({low} to {high} {self.column}): {self.better} is better throughout; {share}"
-            )
+            better = f"{self.better} is better throughout"
+            return f"no crossing in range ({low} to {high} {self.column}): {better}; {share}"
         parts = []
         for crossing in self.crossings:
             bounds = [
@@ -91,7 +90,8 @@ class Comparison:
             ]
             outside = not self.fitted[0] <= crossing.size <= self.fitted[1]
             parts.append(
-                f"{crossing.better_below} is better below {crossing.size:.3g} {self.column}, {crossing.better_above} "
+                f"{crossing.better_below} is better below {crossing.size:.3g} {self.column}, "
+                f"{crossing.better_above} "
                 f"above ({100 * self.level:.0f}% interval {bounds[0]} to {bounds[1]}"
                 f"{', outside the fitted sizes' if outside else ''})"
             )

@@ -71,8 +71,8 @@ def fit_study(
         size_column: the X of the model-size law.
 
     Returns:
-        Fits whose `extra` holds `factor`, `fixed` and `sizes` (all values of X in the rows) and whose `errors`
-        holds `nearest_neighbour_mad`.
+        Fits whose `extra` holds `factor`, `fixed` and `sizes` (all values of X in the rows) and whose
+        `errors` holds `nearest_neighbour_mad`.
     """
     planned = [plan for plan in study_plan(table, hold_out, size_column) if plan.reason is None]
     return [_fit(plan, hold_out, seed, bootstrap) for plan in planned]
@@ -87,7 +87,9 @@ def skipped_fits(table: Table, hold_out: str | None, size_column: str = "non_emb
     ]
 
 
-def study_plan(table: Table, hold_out: str | None, size_column: str = "non_embedding_params") -> list[PlannedFit]:
+def study_plan(
+    table: Table, hold_out: str | None, size_column: str = "non_embedding_params"
+) -> list[PlannedFit]:
     """What there is to fit, in the order task, method, factor.
 
     Raises:
@@ -189,7 +191,10 @@ def summary_text(fits: Sequence[Fit], crossings: Sequence[Mapping], skipped: Seq
         lines.append("Critical finetuning sizes")
     for entry in crossings:
         at = ", ".join(f"{column}={value:g}" for column, value in entry["at"].items())
-        lines.append(f"  {entry['task']}, {at}: {entry['first']} and {entry['second']} ({entry['law']}): {entry['text']}")
+        lines.append(
+            f"  {entry['task']}, {at}: {entry['first']} and {entry['second']} ({entry['law']}): "
+            + entry["text"]
+        )
     if skipped:
         lines.append("Not fitted")
         lines += [f"  {reason}" for reason in skipped]
@@ -237,9 +242,7 @@ def _by_tuning_size(rows, group, size_column, hold_out) -> list[PlannedFit]:
     if not counts or max(counts) < 2:
         return []
     fixed, chosen = cells[int(np.argmax(counts))]
-    return [
-        _planned("tuning_size", law, "tuning_size", group, fixed, chosen, hold_out) for law in JOINT_LAWS
-    ]
+    return [_planned("tuning_size", law, "tuning_size", group, fixed, chosen, hold_out) for law in JOINT_LAWS]
 
 
 def _planned(factor, law, x, group, fixed, rows, hold_out) -> PlannedFit:

@@ -45,8 +45,8 @@ def check_design(table: Table, used: Iterable[str], group: dict) -> None:
         shown = ", ".join(value or "empty" for value in values[:4]) + (", ..." if len(values) > 4 else "")
         inside = f" in the group {describe(group)}" if group else ""
         raise InputError(
-            f"{table.source}: {column!r} varies{inside} ({shown}) but is neither in the law, nor in --by, nor "
-            f"fixed by --where; add for example --by {column} or --where '{column} == {_example(values)}'"
+            f"{table.source}: {column!r} varies{inside} ({shown}) but is neither in the law, nor in --by, "
+            f"nor fixed by --where; add for example --by {column} or --where '{column} == {_example(values)}'"
         )
 
 

@@ -60,9 +60,13 @@ def identified(
         elif name in law.linear and smallest[position] <= _NEARLY_ZERO * point[position]:
             found[name] = f"the term of {name} may be nearly zero: the data do not show that it is there"
         elif name in law.linear and high > 100 * low:
-            found[name] = f"the interval of {name} spans a factor of {high / low:.2g}; it moves with the exponents"
+            found[name] = (
+                f"the interval of {name} spans a factor of {high / low:.2g}; it moves with the exponents"
+            )
         elif name not in law.linear and low <= 0.0 <= high:
-            found[name] = f"the interval of {name} holds zero: the data do not show that the loss depends on it"
+            found[name] = (
+                f"the interval of {name} holds zero: the data do not show that the loss depends on it"
+            )
         elif high - low > 2.0 * abs(value) and name not in law.linear:
             found[name] = f"the interval of {name} is wider than twice its value"
         else:

@@ -92,7 +92,9 @@ def _parse(text: str) -> ast.expr:
     try:
         return ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise InputError(f"{text!r} is not an expression; write for example 'finetune_examples > 0'") from error
+        raise InputError(
+            f"{text!r} is not an expression; write for example 'finetune_examples > 0'"
+        ) from error
 
 
 def _check(tree: ast.expr, text: str) -> None:
@@ -136,7 +138,9 @@ def _evaluate(node: ast.expr, columns, text: str):
         case ast.Compare(left=left, ops=operators, comparators=others):
             sides = [left, *others]
             pairs = zip(sides[:-1], operators, sides[1:], strict=True)
-            return np.logical_and.reduce([_compare(a, operator, b, columns, text) for a, operator, b in pairs])
+            return np.logical_and.reduce(
+                [_compare(a, operator, b, columns, text) for a, operator, b in pairs]
+            )
     raise InputError(f"expression {text!r} uses a list outside of `in`")
 
 
@@ -144,7 +148,9 @@ def _compare(left, operator, right, columns, text):
     first = _evaluate(left, columns, text)
     if isinstance(operator, ast.In | ast.NotIn):
         if not isinstance(right, ast.Tuple | ast.List):
-            raise InputError(f"expression {text!r}: `in` needs a list, for example method in ('full', 'lora')")
+            raise InputError(
+                f"expression {text!r}: `in` needs a list, for example method in ('full', 'lora')"
+            )
         members = [_equal(first, _evaluate(item, columns, text), text) for item in right.elts]
         found = np.logical_or.reduce(members) if members else np.False_
         return np.logical_not(found) if isinstance(operator, ast.NotIn) else found

@@ -39,6 +39,7 @@ class Settings:
     back_end: str = "jaxopt"
 
     def __post_init__(self):
+        """Refuses values that mean nothing."""
         if self.residual not in ("log", "linear"):
             raise InputError(f"residual {self.residual!r} is neither 'log' nor 'linear'")
         if not self.delta > 0 or not 0 < self.level < 1 or self.bootstrap < 20:
@@ -92,7 +93,9 @@ def fit_table(
     for group, rows in groups:
         check_design(rows, (*columns.values(), *by), group)
     notes = {"law": reference, "where": where, "hold_out": hold_out}
-    return [fit_rows(rows, law, columns, loss_column, settings, hold_out, group, notes) for group, rows in groups]
+    return [
+        fit_rows(rows, law, columns, loss_column, settings, hold_out, group, notes) for group, rows in groups
+    ]
 
 
 def fit_rows(
@@ -122,7 +125,8 @@ def fit_rows(
     parameters = parameters_of(law, problem, point, np)
     draws = parameters_of(law, problem, points, np)
     intervals = {
-        name: uncertainty.interval(draws[name], settings.level, float(value)) for name, value in parameters.items()
+        name: uncertainty.interval(draws[name], settings.level, float(value))
+        for name, value in parameters.items()
     }
     slopes = slopes_at(law, settings.residual, problem, point)[: int(np.sum(~held))]
     known = diagnostics.identified(law, problem, point, points, parameters, intervals, slopes)
@@ -136,7 +140,11 @@ def fit_rows(
         intervals=intervals,
         level=settings.level,
         objective={"kind": f"huber_{settings.residual}", "delta": settings.delta, "value": value},
-        rows={"fitted": int(np.sum(~held)), "held_out": int(np.sum(held)), "dropped": sum(rows.dropped.values())},
+        rows={
+            "fitted": int(np.sum(~held)),
+            "held_out": int(np.sum(held)),
+            "dropped": sum(rows.dropped.values()),
+        },
         dropped_reasons=dict(rows.dropped),
         errors=_errors(law, parameters, sizes, loss, held),
         status="identified" if not unknown else f"not identified: {', '.join(unknown)}",
@@ -185,7 +193,9 @@ def _check_roles(law: Law, columns: Mapping[str, str]) -> None:
         raise InputError(f"law {law.name!r} ({law.equation}) also needs {needed}")
     unused = [role for role, column in columns.items() if column and role not in law.role_names]
     if unused:
-        raise InputError(f"law {law.name!r} ({law.equation}) has no role {unused[0]!r}; leave out --{unused[0]}")
+        raise InputError(
+            f"law {law.name!r} ({law.equation}) has no role {unused[0]!r}; leave out --{unused[0]}"
+        )
 
 
 def check_enough(rows: Table, law: Law, columns: Mapping, fitted: Mapping, group: Mapping) -> None:
@@ -202,14 +212,14 @@ def check_enough(rows: Table, law: Law, columns: Mapping, fitted: Mapping, group
     inside = f" in the group {describe(dict(group))}" if group else ""
     if count < len(law.parameters):
         raise InputError(
-            f"{rows.source}: {count} rows to fit{inside}, but law {law.name!r} has {len(law.parameters)} parameters; "
-            "it needs at least as many rows (that are not held out)"
+            f"{rows.source}: {count} rows to fit{inside}, but law {law.name!r} has "
+            f"{len(law.parameters)} parameters; it needs at least as many rows (that are not held out)"
         )
     for role, values in fitted.items():
         if len(np.unique(values)) < 2:
             raise InputError(
-                f"{rows.source}: column {columns[role]!r} has one value ({values[0]:g}) in the rows to fit{inside}; "
-                f"law {law.name!r} needs at least two"
+                f"{rows.source}: column {columns[role]!r} has one value ({values[0]:g}) in the rows "
+                f"to fit{inside}; law {law.name!r} needs at least two"
             )
 
 
@@ -222,7 +232,9 @@ def _errors(law: Law, parameters, sizes, loss, held) -> dict[str, float | None]:
         logs = np.log(np.maximum(predicted[rows], 1e-300) / loss[rows])
         found[f"{name}_mad"] = float(np.mean(gap)) if len(gap) else None
         found[f"{name}_rmsd_log"] = float(np.sqrt(np.mean(logs**2))) if len(gap) else None
-    return {name: found[name] for name in ("fitted_mad", "held_out_mad", "fitted_rmsd_log", "held_out_rmsd_log")}
+    return {
+        name: found[name] for name in ("fitted_mad", "held_out_mad", "fitted_rmsd_log", "held_out_rmsd_log")
+    }
 
 
 def _typed_group(group: Mapping) -> dict:
@@ -237,7 +249,9 @@ def _typed_group(group: Mapping) -> dict:
 
 
 def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("jax", "jaxopt", "numpy")} | {"scaling_jax": _own()}
+    return {name: importlib.metadata.version(name) for name in ("jax", "jaxopt", "numpy")} | {
+        "scaling_jax": _own()
+    }
 
 
 def _own() -> str:

@@ -69,15 +69,23 @@ class Law:
     formula: Callable[[Values, Values, Any], Any] | None = None
 
     def __post_init__(self):
+        """Refuses a law that contradicts itself."""
         names = [parameter.name for parameter in self.parameters]
         missing = [name for name in self.linear if name not in names]
         if missing or len(set(names)) != len(names):
-            raise InputError(f"law {self.name!r}: linear parameters {missing} are not declared, or a name repeats")
-        if (self.log_terms is None) == (self.formula is None) or bool(self.linear) == (self.log_terms is None):
-            raise InputError(f"law {self.name!r} must have either linear parameters with log_terms, or a formula")
+            raise InputError(
+                f"law {self.name!r}: linear parameters {missing} are not declared, or a name repeats"
+            )
+        if (self.log_terms is None) == (self.formula is None) or bool(self.linear) == (
+            self.log_terms is None
+        ):
+            raise InputError(
+                f"law {self.name!r} must have either linear parameters with log_terms, or a formula"
+            )
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
+        """Names of the parameters, in order."""
         return tuple(parameter.name for parameter in self.parameters)
 
     @property
@@ -87,6 +95,7 @@ class Law:
 
     @property
     def role_names(self) -> tuple[str, ...]:
+        """Roles of the columns, in order."""
         return tuple(role for role, _ in self.roles)
 
     def predict(self, parameters: Values, columns: Values, array: Any = np) -> Any:

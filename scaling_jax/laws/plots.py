@@ -31,7 +31,9 @@ def draw_fit(fit: Fit, rows: Table):
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     others = [role for role in roles if role != along]
-    levels = np.unique(np.stack([sizes[role] for role in others], axis=1), axis=0) if others else np.zeros((1, 0))
+    levels = (
+        np.unique(np.stack([sizes[role] for role in others], axis=1), axis=0) if others else np.zeros((1, 0))
+    )
     if len(levels) > _CURVES:
         levels = levels[np.linspace(0, len(levels) - 1, _CURVES).round().astype(int)]
     line = np.geomspace(sizes[along].min(), sizes[along].max(), 80)
@@ -42,11 +44,15 @@ def draw_fit(fit: Fit, rows: Table):
             here &= sizes[role] == value
         at = dict(zip(others, level, strict=True)) | {along: line}
         values, low, high = fit.predict(at)
-        label = ", ".join(f"{fit.columns[role]} {value:.3g}" for role, value in zip(others, level, strict=True))
+        label = ", ".join(
+            f"{fit.columns[role]} {value:.3g}" for role, value in zip(others, level, strict=True)
+        )
         axes.fill_between(line, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.plot(line, values, color=colour, label=label or fit.law)
         axes.plot(sizes[along][here & ~held], loss[here & ~held], "o", color=colour, markersize=4)
-        axes.plot(sizes[along][here & held], loss[here & held], "o", color=colour, markersize=6, fillstyle="none")
+        axes.plot(
+            sizes[along][here & held], loss[here & held], "o", color=colour, markersize=6, fillstyle="none"
+        )
     if held.any():
         axes.plot([], [], "o", color="grey", fillstyle="none", label="held out")
     group = ", ".join(f"{column}={value}" for column, value in fit.group.items())

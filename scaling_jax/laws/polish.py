@@ -50,7 +50,9 @@ def polish(law: Law, residual: str, problem: Problem, point: np.ndarray, back_en
 
 def minimise(law: Law, residual: str, problem: Problem, frame, back_end: str) -> jax.Array:
     """Minimises `_white_objective` from the origin by the library named; (coordinates,)."""
-    return {"jaxopt": _by_jaxopt, "optax": _by_optax, "scipy": _by_scipy}[back_end](law, residual, problem, frame)
+    return {"jaxopt": _by_jaxopt, "optax": _by_optax, "scipy": _by_scipy}[back_end](
+        law, residual, problem, frame
+    )
 
 
 def _frame(law, residual, problem, point):

@@ -93,7 +93,9 @@ class Fit:
             try:
                 values = np.asarray(at[role] if role in at else at[column], np.float64)
             except ValueError as error:
-                raise InputError(f"{column!r} must be a number, not {at.get(role, at.get(column))!r}") from error
+                raise InputError(
+                    f"{column!r} must be a number, not {at.get(role, at.get(column))!r}"
+                ) from error
             if not np.all(np.isfinite(values) & (values > 0)):
                 raise InputError(f"{column!r} must be a finite number above zero")
             found[role] = values
@@ -157,13 +159,17 @@ class Fit:
         law = find_law(content["law"])
         unknown = set(law.parameter_names) ^ set(content["parameters"])
         if unknown:
-            raise InputError(f"a fit of law {law.name!r} has other parameters than the law: {sorted(unknown)}")
+            raise InputError(
+                f"a fit of law {law.name!r} has other parameters than the law: {sorted(unknown)}"
+            )
         fields = {name: content[name] for name in names}
         nan = math.nan
         fields["parameters"] = {k: nan if v is None else v for k, v in content["parameters"].items()}
         fields["intervals"] = {k: _pair(v) for k, v in content["intervals"].items()}
         fields["fitted_range"] = {k: _pair(v) for k, v in content["fitted_range"].items()}
-        fields["condition_number"] = math.inf if content["condition_number"] is None else content["condition_number"]
+        fields["condition_number"] = (
+            math.inf if content["condition_number"] is None else content["condition_number"]
+        )
         try:
             fields["draws"] = {name: _unpack(text) for name, text in content["draws"].items()}
         except (ValueError, AttributeError) as error:

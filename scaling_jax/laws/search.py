@@ -87,7 +87,7 @@ def descend(law: Law, residual: str, problem: Problem, starts, weights, losses, 
         own = problem._replace(loss=loss, weights=weight)
 
         def evaluate(point):
-            """(objective, residuals, slopes (coordinates, rows)); the objective is infinite where it is not a number."""
+            """(objective, residuals, slopes (coordinates, rows)); objective infinite where not a number."""
 
             errors, along = jax.linearize(functools.partial(residuals, law, residual, own), point)
             slopes = jax.vmap(along)(jnp.eye(len(point)))
@@ -104,7 +104,9 @@ def descend(law: Law, residual: str, problem: Problem, starts, weights, losses, 
             proposal = jnp.clip(point - _damped_solve(matrix, free * gradient, damping), lower, upper)
             proposed = evaluate(proposal)
             better = proposed[0] < value
-            kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), proposed, (value, errors, slopes))
+            kept = jax.tree.map(
+                lambda new, old: jnp.where(better, new, old), proposed, (value, errors, slopes)
+            )
             damping = jnp.clip(jnp.where(better, 0.2 * damping, 4.0 * damping), 1e-12, 1e12)
             return jnp.where(better, proposal, point), damping, kept
 
@@ -195,7 +197,10 @@ def _project(law: Law, residual: str, problem: Problem, grid: np.ndarray) -> np.
         matrix = np.einsum("nrk,r,nrl->nkl", design, weights, design, optimize=True)
         target = design.transpose(0, 2, 1) @ (weights * problem.loss)
         usable = np.isfinite(matrix).all((1, 2)) & np.isfinite(target).all(1)
-        matrix, target = np.where(usable[:, None, None], matrix, np.eye(count)), np.where(usable[:, None], target, 0)
+        matrix, target = (
+            np.where(usable[:, None, None], matrix, np.eye(count)),
+            np.where(usable[:, None], target, 0),
+        )
         best, least = np.zeros((len(grid), count)), np.full(len(grid), np.inf)
         for used in itertools.product((0.0, 1.0), repeat=count):
             used = np.array(used)

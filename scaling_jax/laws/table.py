@@ -37,9 +37,11 @@ class Table:
     lost: "Table | None" = None
 
     def __len__(self) -> int:
+        """How many rows."""
         return len(self.lines)
 
     def __contains__(self, column: str) -> bool:
+        """Whether there is such a column."""
         return column in self.cells
 
     def text(self, column: str) -> np.ndarray:
@@ -102,7 +104,9 @@ class Table:
         status = self.lost.text("status")
         reasons = self.lost.cells.get("reason", np.full(len(status), "", object))
         pairs = zip(status, reasons, strict=True)
-        return dict(Counter(": ".join(part for part in (state or "no status", why) if part) for state, why in pairs))
+        return dict(
+            Counter(": ".join(part for part in (state or "no status", why) if part) for state, why in pairs)
+        )
 
     def where(self, condition: str | None) -> "Table":
         """The rows where an expression is true; all of them for None."""
@@ -206,7 +210,9 @@ def read_table(path: str | Path) -> Table:
 
 def table_of(source: str, columns: Mapping[str, Iterable]) -> Table:
     """A table from columns in memory: numbers or text; None is empty. Lines count from 2, below a header."""
-    cells = {name: np.array([_as_text(value) for value in values], object) for name, values in columns.items()}
+    cells = {
+        name: np.array([_as_text(value) for value in values], object) for name, values in columns.items()
+    }
     lengths = {len(values) for values in cells.values()}
     if len(lengths) > 1:
         raise InputError(f"{source}: columns of unequal length")
@@ -228,12 +234,18 @@ def _read_separated(path: Path, content: str) -> Table:
     header, rows, lines = None, [], []
     try:
         for row in reader:
-            if not row or (len(row) == 1 and not row[0].strip()) or (header is None and row[0].startswith("#")):
+            if (
+                not row
+                or (len(row) == 1 and not row[0].strip())
+                or (header is None and row[0].startswith("#"))
+            ):
                 continue
             if header is None:
                 header = _header(path, row, reader.line_num, separator)
             elif len(row) != len(header):
-                raise InputError(f"{path}:{reader.line_num}: {len(row)} cells where the header has {len(header)}")
+                raise InputError(
+                    f"{path}:{reader.line_num}: {len(row)} cells where the header has {len(header)}"
+                )
             else:
                 rows.append(row)
                 lines.append(reader.line_num)
@@ -242,7 +254,10 @@ def _read_separated(path: Path, content: str) -> Table:
     if header is None or not rows:
         raise InputError(f"{path}: no rows; a table is a header line and one row a run")
     transposed = zip(*rows, strict=True)
-    cells = {name: np.array([c.strip() for c in values], object) for name, values in zip(header, transposed)}
+    cells = {
+        name: np.array([c.strip() for c in values], object)
+        for name, values in zip(header, transposed, strict=True)
+    }
     return Table(str(path), cells, np.array(lines))
 
 
@@ -251,10 +266,14 @@ def _header(path: Path, row: list[str], line: int, separator: str) -> list[str]:
     for other, word in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
         if len(names) == 1 and other != separator and other in names[0]:
             expected = "tabs" if separator == "\t" else "commas"
-            raise InputError(f"{path}:{line}: columns are separated by {word}; {path.suffix} needs {expected}")
+            raise InputError(
+                f"{path}:{line}: columns are separated by {word}; {path.suffix} needs {expected}"
+            )
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated or "" in names:
-        problem = f"column {repeated[0]!r} appears twice" if repeated and repeated[0] else "a column has no name"
+        problem = (
+            f"column {repeated[0]!r} appears twice" if repeated and repeated[0] else "a column has no name"
+        )
         raise InputError(f"{path}:{line}: {problem}")
     return names
 

@@ -30,7 +30,9 @@ _SIMULATIONS, _INNER_DRAWS = 64, 16
 _QUANTILES = (0.7, 0.8, 0.9)
 
 
-def bootstrap(law: Law, settings, problem: Problem, point: np.ndarray, rows: int, clusters=None) -> np.ndarray:
+def bootstrap(
+    law: Law, settings, problem: Problem, point: np.ndarray, rows: int, clusters=None
+) -> np.ndarray:
     """Draws of the coordinates around the optimum.
 
     Args:

@@ -28,7 +28,15 @@ def results(tmp_path_factory):
 def fit_arguments(results, where="pretrain_tokens == 1e6 and finetune_examples > 0"):
     columns = ["--x", "model_params", "--d", "finetune_examples", "--y", "loss"]
     quick = ["--by", "method", "--bootstrap", "64"]
-    return ["fit", str(results), "--law", "multiplicative", *columns, *quick, *(["--where", where] if where else [])]
+    return [
+        "fit",
+        str(results),
+        "--law",
+        "multiplicative",
+        *columns,
+        *quick,
+        *(["--where", where] if where else []),
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,9 @@ def test_an_interval_may_be_open(full):
     near = made("lora", {"A": 20.0, "beta": 0.39, "E": 1.0}, spread=0.05)
     found = critical_sizes(full, near, {}, (1e2, 1e5))
     content = found.to_json()
-    assert any(c["low"] is None or c["high"] is None for c in content["crossings"]) or found.share_crossing < 1
+    assert (
+        any(c["low"] is None or c["high"] is None for c in content["crossings"]) or found.share_crossing < 1
+    )
 
 
 def test_the_closed_form_of_the_paper():

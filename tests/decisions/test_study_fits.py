@@ -128,7 +128,12 @@ def test_crossings_are_plain_and_right(fits):
 
 def test_summary_and_round_trip(fits, table, tmp_path):
     text = summary_text(fits, crossings(fits), skipped_fits(table, HOLD_OUT))
-    for part in ("multiplicative by model_size", "nearest neighbour", "Critical finetuning sizes", "Not fitted"):
+    for part in (
+        "multiplicative by model_size",
+        "nearest neighbour",
+        "Critical finetuning sizes",
+        "Not fitted",
+    ):
         assert part in text
     back = read_fits(write_fits(tmp_path / "fits.json", fits))
     assert [fit.extra["factor"] for fit in back] == [fit.extra["factor"] for fit in fits]

@@ -51,7 +51,10 @@ def test_the_object_of_fits_json(fit):
 def test_errors_are_those_of_the_formula(fit):
     data = results()
     law = find_law("multiplicative")
-    gap = law.predict(fit.parameters, {"x": data["model_params"], "d": data["finetune_examples"]}) - data["loss"]
+    gap = (
+        law.predict(fit.parameters, {"x": data["model_params"], "d": data["finetune_examples"]})
+        - data["loss"]
+    )
     held = data["model_params"] > 1e10
     assert fit.errors["held_out_mad"] == pytest.approx(np.mean(np.abs(gap[held])))
     assert fit.errors["fitted_mad"] == pytest.approx(np.mean(np.abs(gap[~held])))

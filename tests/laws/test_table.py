@@ -33,7 +33,8 @@ def test_byte_order_mark_is_no_part_of_the_first_name(tmp_path):
 
 
 def test_rows_that_are_not_done_are_counted_with_their_reason(tmp_path):
-    text = "loss,status,reason,method\n1,done,,a\n,diverged,loss not finite,a\n,diverged,loss not finite,b\n,failed,,b\n"
+    lost = ",diverged,loss not finite,a\n,diverged,loss not finite,b\n,failed,,b\n"
+    text = "loss,status,reason,method\n1,done,,a\n" + lost
     table = read_table(write(tmp_path, text))
     assert len(table) == 1
     assert table.dropped == {"diverged: loss not finite": 2, "failed": 1}
