@@ -1,0 +1,128 @@
+"""Eight simulated devices in a process of their own give what one device gives."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from scaling_jax.errors import InputError
+from scaling_jax.training import checkpoints
+from scaling_jax.training.mesh import RULES, Layout
+from scaling_jax.training.optimizers import Optimizer
+from scaling_jax.training.program import Program
+from scaling_jax.tuning.full import Full
+from scaling_jax.tuning.lora import LoRA
+from tests.models import tiny
+
+STEPS, ROWS, LENGTH = 3, 8, 10
+FULL, ADAPTED = ("full", Full()), ("lora", LoRA(rank=2))
+# (layout, method, microbatches)
+CASES = (
+    ((8, 1, 1), FULL, 1),
+    ((2, 4, 1), FULL, 1),
+    ((2, 2, 2), FULL, 1),
+    ((1, 2, 4), FULL, 2),
+    ((2, 2, 2), ADAPTED, 1),
+)
+
+
+def steps(method, layout, microbatches=1, rows=ROWS):
+    """(losses of the steps and sums of their evaluation, program, state) on the devices of this process."""
+    program = Program(tiny.CONFIG, method, Optimizer(factored_size=8), layout, microbatches)
+    whole = np.random.default_rng(0).integers(0, 48, (STEPS, rows, LENGTH + 1)).astype(np.int32)
+    weights = (np.arange(STEPS * rows * LENGTH) % 3 > 0).astype(np.float32).reshape(STEPS, rows, LENGTH)
+    batches = {"inputs": whole[..., :-1], "targets": whole[..., 1:], "weights": weights}
+    base = jax.device_put(tiny.parameters(), program.shardings["params"])
+    state, frozen = program.start(base, 0)
+    state, metrics = program.train(state, frozen, batches, np.full(STEPS, 0.03, np.float32))
+    sums, _ = program.evaluate(state.tuned, frozen, batches)
+    return [*np.asarray(metrics["loss"]).tolist(), *np.asarray(sums).tolist()], program, state
+
+
+def on_eight_devices(folder):
+    """What the subprocess prints: losses of every case, and what was refused."""
+    assert jax.device_count() == 8
+    found = []
+    for shape, (_, method), microbatches in CASES:
+        losses, _, state = steps(method, Layout(*shape), microbatches)
+        found.append(losses)
+        if shape == (2, 2, 2) and method is FULL[1]:
+            kernel = state.tuned["layers"]["layer"]["feed_forward"]["up"]["kernel"]
+            shard = kernel.addressable_shards[0].data.shape
+            checkpoints.save(folder / "sharded", state.tuned, {})
+    refused = []
+    narrow = dataclasses.replace(tiny.CONFIG, model_dim=12)
+    for attempt in (
+        lambda: Layout(3).mesh(),
+        lambda: Layout(1, 16).mesh(),
+        lambda: Program(narrow, Full(), Optimizer(), Layout(1, 8)).shardings,
+        lambda: steps(Full(), Layout(), rows=4),
+    ):
+        try:
+            attempt()
+            refused.append("")
+        except InputError as error:
+            refused.append(str(error))
+    return {"losses": found, "shard": shard, "refused": refused}
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("eight")
+    code = (
+        "import json, pathlib, sys; from tests.training import test_mesh; "
+        "print(json.dumps(test_mesh.on_eight_devices(pathlib.Path(sys.argv[1]))))"
+    )
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def one():
+    return {name: steps(method, Layout()) for name, method in (FULL, ADAPTED)}
+
+
+@pytest.mark.parametrize("case", range(len(CASES)), ids=[f"{case[0]}-{case[1][0]}-{case[2]}" for case in CASES])
+def test_losses_are_those_of_one_device(eight, one, case):
+    wanted = one[CASES[case][1][0]][0]
+    np.testing.assert_allclose(eight[1]["losses"][case], wanted, rtol=1e-5)
+    assert len(set(wanted)) == len(wanted)
+
+
+def test_parameters_are_split_as_the_rules_say(eight):
+    assert eight[1]["shard"] == [2, 16 // 2, 24 // 2]
+
+
+def test_a_checkpoint_of_eight_devices_is_read_on_one(eight, one):
+    _, program, state = one["full"]
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state.tuned)
+    restored = checkpoints.restore(eight[0] / "sharded", checkpoints.like(state.tuned, shardings))
+    for found, wanted in zip(jax.tree.leaves(restored), jax.tree.leaves(state.tuned), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-5)
+
+
+def test_layouts_that_do_not_fit(eight):
+    says = eight[1]["refused"]
+    assert "data 3 x fsdp 1 x tensor 1 does not give the 8 devices" in says[0]
+    assert "fsdp 16" in says[1] and "8 devices" in says[1]
+    assert "12 is not divided by the 8 devices of mesh axis ('fsdp',)" in says[2]
+    assert "a batch of 4 rows is not divided by the 8 devices" in says[3]
+
+
+def test_layouts_that_never_fit():
+    with pytest.raises(InputError, match="all at least 1"):
+        Layout(fsdp=0)
+    assert hash(Layout(rules=[["batch", ["data", "fsdp"]]])) == hash(Layout(rules=(("batch", ("data", "fsdp")),)))
+    assert Layout().rules == RULES
