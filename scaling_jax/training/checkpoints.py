@@ -73,10 +73,11 @@ def restore(folder: str | os.PathLike, like: Any) -> Any:
             _check_same_tree(folder, checkpointer.metadata(path).item_metadata.tree, like)
             arguments = ocp.checkpoint_utils.construct_restore_args(like)
             return checkpointer.restore(path, item=like, restore_args=arguments)
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"checkpoint {folder} cannot be read: {' '.join(str(error).split())[:300]}") from error
+    except InputError:
+        raise
+    except Exception as error:  # what Orbax raises for damaged files is a bare Exception around the cause
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        raise InputError(f"checkpoint {folder} cannot be read: {reason}") from error
 
 
 def tree_hash(tree: Any) -> str:

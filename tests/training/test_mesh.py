@@ -26,8 +26,7 @@ FULL, ADAPTED = ("full", Full()), ("lora", LoRA(rank=2))
 CASES = (
     ((8, 1, 1), FULL, 1),
     ((2, 4, 1), FULL, 1),
-    ((2, 2, 2), FULL, 1),
-    ((1, 2, 4), FULL, 2),
+    ((2, 2, 2), FULL, 2),
     ((2, 2, 2), ADAPTED, 1),
 )
 
@@ -41,8 +40,10 @@ def steps(method, layout, microbatches=1, rows=ROWS):
     base = jax.device_put(tiny.parameters(), program.shardings["params"])
     state, frozen = program.start(base, 0)
     state, metrics = program.train(state, frozen, batches, np.full(STEPS, 0.03, np.float32))
-    sums, _ = program.evaluate(state.tuned, frozen, batches)
-    return [*np.asarray(metrics["loss"]).tolist(), *np.asarray(sums).tolist()], program, state
+    losses = np.asarray(metrics["loss"]).tolist()
+    if method == FULL[1]:
+        losses += np.asarray(program.evaluate(state.tuned, frozen, batches)[0]).tolist()
+    return losses, program, state
 
 
 def on_eight_devices(folder):
@@ -52,7 +53,7 @@ def on_eight_devices(folder):
     for shape, (_, method), microbatches in CASES:
         losses, _, state = steps(method, Layout(*shape), microbatches)
         found.append(losses)
-        if shape == (2, 2, 2) and method is FULL[1]:
+        if shape == (2, 2, 2) and method == FULL[1]:
             kernel = state.tuned["layers"]["layer"]["feed_forward"]["up"]["kernel"]
             shard = kernel.addressable_shards[0].data.shape
             checkpoints.save(folder / "sharded", state.tuned, {})
@@ -80,7 +81,8 @@ def eight(tmp_path_factory):
         "print(json.dumps(test_mesh.on_eight_devices(pathlib.Path(sys.argv[1]))))"
     )
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        # Less optimised machine code: what is tested is how arrays are split.
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }

@@ -15,7 +15,7 @@ from scaling_jax.data.store import VocabularyFile
 from scaling_jax.errors import InputError
 from scaling_jax.training import checkpoints, data_sets
 from scaling_jax.training.evaluate import mean_loss
-from scaling_jax.training.finetune import FinetuneRun, finetune
+from scaling_jax.training.finetune import FinetuneRun, evaluate_checkpoint, finetune
 from scaling_jax.training.loop import Interrupted, LoopSettings
 from scaling_jax.training.mesh import Layout
 from scaling_jax.training.optimizers import Optimizer
@@ -163,6 +163,9 @@ def test_the_best_step_is_saved_and_evaluated(room, tmp_path):
     test = mean_loss(program, saved, {}, data_sets.evaluation_at(room[2], "test", None, 4))
     assert test == record["results"]["loss"]
     assert checkpoints.about(tmp_path / "checkpoint")["step"] == best
+    assert evaluate_checkpoint(tmp_path / "checkpoint", room[2], "test", None, 4) == (test, 9)
+    with pytest.raises(InputError, match="192 is not the base that"):
+        evaluate_checkpoint(tmp_path / "checkpoint", room[2], "test", None, 4, base=room[0] / "base/checkpoints/192")
     with pytest.raises(InputError, match="is a tuned checkpoint, a pretrained one is needed"):
         finetune(dataclasses.replace(run(room), base=str(tmp_path / "checkpoint")), tmp_path / "b")
 
@@ -176,7 +179,7 @@ def test_patience_stops(room, tmp_path):
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_resume_after_a_kill_is_exact(room, tmp_path, method):
-    tiny.configure("FinetuneSettings.checkpoint_interval=3", "FinetuneSettings.steps_per_call=2")
+    tiny.configure("FinetuneSettings.checkpoint_interval=3")
     whole = finetune(run(room, method), tmp_path / "whole")
     with pytest.raises(Killed):
         finetune(run(room, method), tmp_path / "killed", on_evaluation=stops_at(8))

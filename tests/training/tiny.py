@@ -24,7 +24,6 @@ FINETUNE = (
     "FinetuneSettings.batch_size=4",
     "FinetuneSettings.eval_batch_size=4",
     "FinetuneSettings.eval_interval=4",
-    "FinetuneSettings.steps_per_call=2",
     "FinetuneSettings.max_steps=12",
     "FinetuneSettings.learning_rate=0.05",
     "lora.rank=2",
@@ -61,7 +60,7 @@ def write_stores(folder, vocabulary=VOCABULARY):
     write_store(
         folder / "finetune",
         feature_lengths={"inputs": 8, "targets": 8},
-        splits={"train": copies(40, 1), "dev": copies(9, 2), "test": copies(7, 3)},
+        splits={"train": copies(40, 1), "dev": copies(9, 2), "test": copies(9, 3)},
         **shared,
     )
     return str(folder / "pretrain"), str(folder / "finetune")
