@@ -21,6 +21,7 @@ from scaling_jax.laws.problem import Problem, bounds_of, centred_terms, huber, r
 LANES = 64
 _GRID_POINTS = 1100
 _MULTISTART_POINTS = 512
+_BLOCK_FLOATS = 2_000_000
 
 
 def search(law: Law, residual: str, problem: Problem, iterations: int = 100) -> tuple[np.ndarray, np.ndarray]:
@@ -37,11 +38,13 @@ def search(law: Law, residual: str, problem: Problem, iterations: int = 100) -> 
     """
     if law.linear:
         grid = _grid(law)
-        points = _project(law, residual, problem, grid.reshape(-1, grid.shape[-1]))
-        starts = points[_basins(_values(law, residual, problem, points).reshape(grid.shape[:-1]), LANES)]
+        points = _in_blocks(_project, law, residual, problem, grid.reshape(-1, grid.shape[-1]))
+        values = _in_blocks(_values, law, residual, problem, points)
+        starts = points[_basins(values.reshape(grid.shape[:-1]), LANES)]
     else:
         points = _scattered(law)
-        starts = points[np.argsort(_values(law, residual, problem, points), kind="stable")[:LANES]]
+        values = _in_blocks(_values, law, residual, problem, points)
+        starts = points[np.argsort(values, kind="stable")[:LANES]]
     points, values = descend_all(law, residual, problem, starts, problem.weights, problem.loss, iterations)
     order = np.argsort(np.where(np.isfinite(values), values, np.inf), kind="stable")
     return points[order], values[order]
@@ -174,6 +177,13 @@ def _scattered(law: Law) -> np.ndarray:
         if parameter.transform == "log":
             low[position], high[position] = np.log(low[position]), np.log(high[position])
     return low + (high - low) * unit
+
+
+def _in_blocks(function, law: Law, residual: str, problem: Problem, points: np.ndarray) -> np.ndarray:
+    """Applies `function` to blocks of points, so that a long table does not fill the memory."""
+    block = max(1, _BLOCK_FLOATS // len(problem.loss))
+    parts = [points[first : first + block] for first in range(0, len(points), block)]
+    return np.concatenate([function(law, residual, problem, part) for part in parts])
 
 
 def _values(law: Law, residual: str, problem: Problem, points: np.ndarray) -> np.ndarray:
