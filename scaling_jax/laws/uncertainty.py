@@ -11,8 +11,9 @@ simulated from the fitted law on the same rows, with noise of the residuals' siz
 small bootstrap of its own. How far the known truth lies from the centre of those bootstraps, in
 units of their spread, says by how much the draws must be spread or drawn in for intervals to hold
 the truth as often as they say. The simulation takes the size of the noise as known, which with few
-rows to spare it is not: hence a second factor, Student's quantile over the normal one. One factor is used for all parameters, so that the draws stay
-joint. `benchmarks/coverage.py` measures what this gives.
+rows to spare it is not: hence a second factor, Student's quantile over the normal one. One factor
+is used for all parameters, so that the draws stay joint. `benchmarks/coverage.py` measures what
+this gives.
 """
 
 import functools
