@@ -26,7 +26,10 @@ def parse(*bindings, files=(), **more):
         ("PretrainSettings.schedule=@Schedul()", "Schedul.*did you mean 'Schedule'"),
         ("PretrainSettings.schedule=[@Schedul()]", "Schedul.*did you mean 'Schedule'"),
         ("PretrainSettings.batch_size", "write NAME=VALUE"),
-        ("PretrainSettings.batch_size=%BATCH_SIZE", "macro %BATCH_SIZE is used and never set: add BATCH_SIZE = VALUE"),
+        (
+            "PretrainSettings.batch_size=%BATCH_SIZE",
+            "macro %BATCH_SIZE is used and never set: add BATCH_SIZE = VALUE",
+        ),
     ],
 )
 def test_names_that_do_not_exist(binding, says):
@@ -51,7 +54,9 @@ def test_the_same_in_a_file(tmp_path):
 
 
 def test_search_paths_and_order_of_bindings(tmp_path):
-    (tmp_path / "a.gin").write_text("PretrainSettings.batch_size = 3\nPretrainSettings.epochs = %EPOCHS\nEPOCHS = 2\n")
+    (tmp_path / "a.gin").write_text(
+        "PretrainSettings.batch_size = 3\nPretrainSettings.epochs = %EPOCHS\nEPOCHS = 2\n"
+    )
     parse("PretrainSettings.batch_size = 5", "EPOCHS=4", files=["a.gin"], search_paths=[str(tmp_path)])
     assert (PretrainSettings().batch_size, PretrainSettings().epochs) == (5, 4)
     parse("EPOCHS=1")

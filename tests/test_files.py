@@ -64,7 +64,10 @@ def test_new_directory_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(InputError, match="not an empty folder"), files.new_directory(tmp_path / "made"):
         pass
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot make .*file/under"), files.new_directory(tmp_path / "file/under"):
+    with (
+        pytest.raises(InputError, match="cannot make .*file/under"),
+        files.new_directory(tmp_path / "file/under"),
+    ):
         pass
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "made"]
 

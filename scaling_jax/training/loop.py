@@ -87,8 +87,16 @@ class Outcome:
     last: Any
 
 
-class Interrupted(Exception):
-    """SIGTERM came: the state was saved and the same command goes on from it."""
+class Interrupted(SystemExit):
+    """SIGTERM came: the state was saved and the same command goes on from it.
+
+    Not an `Exception`, so that nobody takes it for a failed run; uncaught it ends the process with
+    the exit code of a terminated one.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(message)
+        self.code = 128 + signal.SIGTERM
 
 
 def train(

@@ -24,7 +24,9 @@ def split(tmp_path_factory):
 
 
 def batches(split, indices=None, rows=8, seed=0, process=(0, 1), buckets=(8, 16)):
-    return TrainingBatches(split, np.arange(40) if indices is None else indices, rows, buckets, PAD, seed, process)
+    return TrainingBatches(
+        split, np.arange(40) if indices is None else indices, rows, buckets, PAD, seed, process
+    )
 
 
 def test_smaller_subsets_lie_inside_larger_ones():

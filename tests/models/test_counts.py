@@ -89,7 +89,9 @@ def test_models_that_gin_does_not_know():
     with pytest.raises(InputError, match="model 'a'.*heads"):
         named_decoder("a", 512)
     configuration.parse(
-        ["gin_configs/models/cpu_ladder.gin"], ["ladder_25k/decoder_config.vocabulary_size=100"], imports=CONFIGURABLES
+        ["gin_configs/models/cpu_ladder.gin"],
+        ["ladder_25k/decoder_config.vocabulary_size=100"],
+        imports=CONFIGURABLES,
     )
     with pytest.raises(InputError, match="vocabulary_size = 100, but the data has 512"):
         named_decoder("ladder_25k", 512)

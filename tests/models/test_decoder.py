@@ -80,7 +80,9 @@ def numpy_attention(config, weights, normed):
     return mixed @ weights["out"]["kernel"]
 
 
-@pytest.mark.parametrize("changes", [{}, {"heads": 4, "key_value_heads": 2, "head_dim": 4, "rotary_base": 100.0}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"heads": 4, "key_value_heads": 2, "head_dim": 4, "rotary_base": 100.0}]
+)
 def test_forward_equals_numpy_by_hand(changes):
     config = dataclasses.replace(CONFIG, **changes)
     params, (inputs, targets) = tiny.parameters(config, seed=4), tiny.tokens()
@@ -90,7 +92,9 @@ def test_forward_equals_numpy_by_hand(changes):
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     total = np.log(np.exp(wanted).sum(-1))
     negative_log_likelihood = total - np.take_along_axis(wanted, targets[..., None], -1)[..., 0]
-    np.testing.assert_allclose(tiny.losses(config, params, (inputs, targets)), negative_log_likelihood, atol=1e-5)
+    np.testing.assert_allclose(
+        tiny.losses(config, params, (inputs, targets)), negative_log_likelihood, atol=1e-5
+    )
 
 
 def test_a_later_token_changes_no_earlier_loss(params, plain_losses):
@@ -108,7 +112,14 @@ def test_padding_on_the_right_changes_no_loss(params, plain_losses):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"remat": "full"}, {"remat": "dots"}, {"unroll": 2}, {"remat": "full", "unroll": 2}, {"logits_chunk": 3}]
+    "changes",
+    [
+        {"remat": "full"},
+        {"remat": "dots"},
+        {"unroll": 2},
+        {"remat": "full", "unroll": 2},
+        {"logits_chunk": 3},
+    ],
 )
 def test_execution_choices_change_no_loss_and_no_layout(params, plain_losses, changes):
     config = dataclasses.replace(CONFIG, **changes)
@@ -121,7 +132,9 @@ def test_bfloat16_runs_and_is_near_float32(params, plain_losses):
     config = dataclasses.replace(CONFIG, dtype="bfloat16")
     found = tiny.losses(config, params, tiny.tokens())
     assert found.dtype == np.float32
-    assert {leaf.dtype for leaf in jax.tree.leaves(counts.abstract_parameters(config))} == {jnp.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(counts.abstract_parameters(config))} == {
+        jnp.dtype("float32")
+    }
     np.testing.assert_allclose(found, plain_losses, atol=0.15)
     assert np.abs(found - plain_losses).max() > 0, "bfloat16 was not used"
 

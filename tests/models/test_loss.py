@@ -43,14 +43,22 @@ def test_large_logits_do_not_overflow():
 
 def test_chunks_need_less_memory_at_a_large_vocabulary():
     given = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, arrays(2, 32, 8, 20000)))
-    needed = [gradient(chunk).lower(*given).compile().memory_analysis().temp_size_in_bytes for chunk in (32, 2)]
+    needed = [
+        gradient(chunk).lower(*given).compile().memory_analysis().temp_size_in_bytes for chunk in (32, 2)
+    ]
     whole_logits = 2 * 32 * 20000 * 4
     assert needed[0] >= whole_logits
     assert needed[1] < needed[0] / 2
 
 
 def test_an_asked_chunk_fits_every_length():
-    assert [loss.chunk_length((4, length), 50, at_most=16) for length in (1, 8, 48, 51, 23)] == [1, 8, 16, 3, 1]
+    assert [loss.chunk_length((4, length), 50, at_most=16) for length in (1, 8, 48, 51, 23)] == [
+        1,
+        8,
+        16,
+        3,
+        1,
+    ]
 
 
 def test_chunk_length_divides_and_keeps_the_limit():

@@ -86,7 +86,9 @@ def eight(tmp_path_factory):
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
-    done = subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder, json.loads(done.stdout.splitlines()[-1])
 
@@ -96,7 +98,9 @@ def one():
     return {name: steps(method, Layout()) for name, method in (FULL, ADAPTED)}
 
 
-@pytest.mark.parametrize("case", range(len(CASES)), ids=[f"{case[0]}-{case[1][0]}-{case[2]}" for case in CASES])
+@pytest.mark.parametrize(
+    "case", range(len(CASES)), ids=[f"{case[0]}-{case[1][0]}-{case[2]}" for case in CASES]
+)
 def test_losses_are_those_of_one_device(eight, one, case):
     wanted = one[CASES[case][1][0]][0]
     np.testing.assert_allclose(eight[1]["losses"][case], wanted, rtol=1e-5)
@@ -126,5 +130,7 @@ def test_layouts_that_do_not_fit(eight):
 def test_layouts_that_never_fit():
     with pytest.raises(InputError, match="all at least 1"):
         Layout(fsdp=0)
-    assert hash(Layout(rules=[["batch", ["data", "fsdp"]]])) == hash(Layout(rules=(("batch", ("data", "fsdp")),)))
+    assert hash(Layout(rules=[["batch", ["data", "fsdp"]]])) == hash(
+        Layout(rules=(("batch", ("data", "fsdp")),))
+    )
     assert Layout().rules == RULES

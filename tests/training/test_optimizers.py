@@ -21,7 +21,9 @@ def trees(seed):
     scale = np.array([0.1, 1.0, 30.0], np.float32)
 
     def stacked(*shape):
-        return generator.normal(size=(LAYERS, *shape)).astype(np.float32) * scale.reshape(-1, *[1] * len(shape))
+        return generator.normal(size=(LAYERS, *shape)).astype(np.float32) * scale.reshape(
+            -1, *[1] * len(shape)
+        )
 
     single = generator.normal(size=(8, 5)).astype(np.float32)
     return {"layers": {"kernel": stacked(6, 4), "scale": stacked(6)}, "embedding": {"table": single}}
@@ -48,7 +50,12 @@ def per_layer_by_hand(reference, params, gradients):
         return params
 
     layers = [
-        steps(*(jax.tree.map(lambda leaf, i=i: leaf[i], tree) for tree in (params["layers"], [g["layers"] for g in gradients])))
+        steps(
+            *(
+                jax.tree.map(lambda leaf, i=i: leaf[i], tree)
+                for tree in (params["layers"], [g["layers"] for g in gradients])
+            )
+        )
         for i in range(LAYERS)
     ]
     rest = steps({"embedding": params["embedding"]}, [{"embedding": g["embedding"]} for g in gradients])
@@ -66,7 +73,10 @@ def assert_equal(found, wanted, tolerance=2e-6):
     [
         ({}, {}),
         ({"factored_size": 4}, {"min_dim_size_to_factor": 4}),
-        ({"factored_size": 4, "relative_step": False}, {"min_dim_size_to_factor": 4, "multiply_by_parameter_scale": False}),
+        (
+            {"factored_size": 4, "relative_step": False},
+            {"min_dim_size_to_factor": 4, "multiply_by_parameter_scale": False},
+        ),
         ({"decay_rate": 0.6, "weight_decay": 0.1}, {"decay_rate": 0.6, "weight_decay_rate": 0.1 * RATE}),
     ],
 )
@@ -79,7 +89,10 @@ def test_stacked_adafactor_equals_optax_on_each_layer(settings, options):
         whole = optax.adafactor(learning_rate=RATE)
         updates, _ = whole.update(gradients[0], whole.init(params), params)
         one = run(Optimizer().transformation(), params, gradients[:1])
-        assert np.abs(one["layers"]["kernel"] - (params["layers"]["kernel"] + updates["layers"]["kernel"])).max() > 1e-3
+        assert (
+            np.abs(one["layers"]["kernel"] - (params["layers"]["kernel"] + updates["layers"]["kernel"])).max()
+            > 1e-3
+        )
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
@@ -103,7 +116,10 @@ def test_a_tree_of_layers_alone_or_of_none():
     for tree in (layers, table):
         moved = run(Optimizer().transformation(), tree, [tree, tree])
         assert jax.tree.structure(moved) == jax.tree.structure(tree)
-        assert all(np.abs(a - b).max() > 0 for a, b in zip(jax.tree.leaves(moved), jax.tree.leaves(tree), strict=True))
+        assert all(
+            np.abs(a - b).max() > 0
+            for a, b in zip(jax.tree.leaves(moved), jax.tree.leaves(tree), strict=True)
+        )
 
 
 def test_clipping_is_by_the_norm_of_the_whole_tree():
@@ -124,7 +140,9 @@ def test_clipping_is_by_the_norm_of_the_whole_tree():
 def test_unknown_names():
     with pytest.raises(InputError, match="Optimizer.name = 'adam': 'adafactor' or 'adamw'"):
         Optimizer("adam")
-    with pytest.raises(InputError, match="Schedule.shape = 'step': one of constant, cosine, linear, inverse_square_root"):
+    with pytest.raises(
+        InputError, match="Schedule.shape = 'step': one of constant, cosine, linear, inverse_square_root"
+    ):
         Schedule("step")
 
 
@@ -142,7 +160,9 @@ def test_schedules_at_their_corners():
         assert 0.2 < found[-1] < 0.22
         assert (np.diff(found[1:]) < 0).all()
         assert rates(shape, 10)[9] == 2.0 and rates(shape, 10)[0] == np.float32(0.2)
-        assert rates(shape, 50, steps=20)[-1] == np.float32(2.0 * 20 / 20), "a warmup longer than the run ends at the peak"
+        assert rates(shape, 50, steps=20)[-1] == np.float32(2.0 * 20 / 20), (
+            "a warmup longer than the run ends at the peak"
+        )
     np.testing.assert_allclose(rates("cosine", final=0.0)[50], 1 + np.cos(np.pi * 50 / 101), rtol=1e-5)
     inverse = rates("inverse_square_root", 25)
     assert (inverse[:25] == 2.0).all()

@@ -45,7 +45,11 @@ def reference():
 
 @pytest.mark.parametrize(
     ("optimizer", "changes", "microbatches"),
-    [("adafactor", {"unroll": 2}, 1), ("adamw", {"unroll": 2, "remat": "full"}, 1), ("adafactor", {"remat": "dots"}, 2)],
+    [
+        ("adafactor", {"unroll": 2}, 1),
+        ("adamw", {"unroll": 2, "remat": "full"}, 1),
+        ("adafactor", {"remat": "dots"}, 2),
+    ],
 )
 def test_execution_changes_no_update(reference, optimizer, changes, microbatches):
     program = {"adafactor": ADAFACTOR, "adamw": ADAMW}[optimizer]
@@ -63,7 +67,9 @@ def test_execution_changes_no_update(reference, optimizer, changes, microbatches
 
 def test_the_same_start_gives_the_same_bits(reference):
     again = trained(ADAFACTOR)
-    for found, other in zip(jax.tree.leaves(again[:3]), jax.tree.leaves(reference["adafactor"][:3]), strict=True):
+    for found, other in zip(
+        jax.tree.leaves(again[:3]), jax.tree.leaves(reference["adafactor"][:3]), strict=True
+    ):
         np.testing.assert_array_equal(found, other)
 
 
@@ -79,7 +85,8 @@ def test_an_evaluation_is_a_ratio_of_sums():
     stack["weights"][1, 2:] = 0  # one batch weighs less: a mean of means would differ
     params = tiny.parameters()
     nats = [
-        tiny.losses(tiny.CONFIG, params, (stack["inputs"][i], stack["targets"][i])) * stack["weights"][i] for i in range(2)
+        tiny.losses(tiny.CONFIG, params, (stack["inputs"][i], stack["targets"][i])) * stack["weights"][i]
+        for i in range(2)
     ]
     wanted = sum(part.sum(dtype=np.float64) for part in nats) / stack["weights"].sum()
     state = ADAFACTOR.restart(jax.device_put(params, ADAFACTOR.shardings["params"]))

@@ -62,7 +62,9 @@ def arrays(folder):
 
 def numbers(record):
     """What two runs of one plan must have in common."""
-    return {key: record[key] for key in ("status", "metrics", "seeds", "parameters")} | {"results": record.get("results")}
+    return {key: record[key] for key in ("status", "metrics", "seeds", "parameters")} | {
+        "results": record.get("results")
+    }
 
 
 def stops_at(step):
@@ -97,7 +99,9 @@ def test_pretraining_resumes_to_the_same_bits(room, tmp_path):
     with pytest.raises(Killed):
         pretrain("tiny", room[1], LEVELS, 0, tmp_path / "killed", on_evaluation=stops_at(8))
     seen = []
-    record = pretrain("tiny", room[1], LEVELS, 0, tmp_path / "killed", on_evaluation=lambda p: seen.append(p.step))
+    record = pretrain(
+        "tiny", room[1], LEVELS, 0, tmp_path / "killed", on_evaluation=lambda p: seen.append(p.step)
+    )
     assert seen == [8, 10], "it went on from step 6"
     assert numbers(record) == numbers(files.read_json(tmp_path / "whole/record.json"))
     for level in LEVELS:
@@ -131,7 +135,9 @@ def test_the_same_seed_gives_the_same_run(room, tmp_path, method):
     assert arrays(room[0] / "base/checkpoints/320") == base
     if method == "lora":
         full = finetune(run(room), tmp_path / "full")
-        assert full["metrics"][0]["dev_loss"] == records[0]["metrics"][0]["dev_loss"], "step 0 of LoRA is the base"
+        assert full["metrics"][0]["dev_loss"] == records[0]["metrics"][0]["dev_loss"], (
+            "step 0 of LoRA is the base"
+        )
 
 
 def test_a_record_says_what_was_run(room, tmp_path):
@@ -165,13 +171,17 @@ def test_the_best_step_is_saved_and_evaluated(room, tmp_path):
     assert checkpoints.about(tmp_path / "checkpoint")["step"] == best
     assert evaluate_checkpoint(tmp_path / "checkpoint", room[2], "test", None, 4) == (test, 9)
     with pytest.raises(InputError, match="192 is not the base that"):
-        evaluate_checkpoint(tmp_path / "checkpoint", room[2], "test", None, 4, base=room[0] / "base/checkpoints/192")
+        evaluate_checkpoint(
+            tmp_path / "checkpoint", room[2], "test", None, 4, base=room[0] / "base/checkpoints/192"
+        )
     with pytest.raises(InputError, match="is a tuned checkpoint, a pretrained one is needed"):
         finetune(dataclasses.replace(run(room), base=str(tmp_path / "checkpoint")), tmp_path / "b")
 
 
 def test_patience_stops(room, tmp_path):
-    tiny.configure("FinetuneSettings.patience=2", "FinetuneSettings.learning_rate=0.0", "FinetuneSettings.max_steps=40")
+    tiny.configure(
+        "FinetuneSettings.patience=2", "FinetuneSettings.learning_rate=0.0", "FinetuneSettings.max_steps=40"
+    )
     record = finetune(run(room), tmp_path)
     assert (record["status"], record["results"]["steps"], record["results"]["best_step"]) == ("done", 8, 0)
     assert record["results"]["dev_loss"] == record["results"]["start_dev_loss"]
@@ -186,7 +196,9 @@ def test_resume_after_a_kill_is_exact(room, tmp_path, method):
     assert not (tmp_path / "killed/record.json").exists()
     assert checkpoints.about(tmp_path / "killed/resume")["progress"]["step"] == 6
     seen = []
-    resumed = finetune(run(room, method), tmp_path / "killed", on_evaluation=lambda progress: seen.append(progress.step))
+    resumed = finetune(
+        run(room, method), tmp_path / "killed", on_evaluation=lambda progress: seen.append(progress.step)
+    )
     assert seen == [8, 12]
     assert numbers(resumed) == numbers(whole)
     assert arrays(tmp_path / "killed/checkpoint") == arrays(tmp_path / "whole/checkpoint")
@@ -217,8 +229,9 @@ def test_sigterm_saves_and_the_same_command_goes_on(room, tmp_path, step):
         if progress.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Interrupted, match=f"stopped at step {step}"):
+    with pytest.raises(Interrupted, match=f"stopped at step {step}") as stopped:
         finetune(run(room), tmp_path / "stopped", on_evaluation=terminate)
+    assert stopped.value.code == 143 and not isinstance(stopped.value, Exception)
     assert signal.getsignal(signal.SIGTERM) is before, "outside of training the signal ends the process again"
     resumed = finetune(run(room), tmp_path / "stopped")
     assert numbers(resumed) == numbers(whole)
@@ -274,7 +287,9 @@ def test_checkpoints_of_something_else(room, tmp_path):
     with pytest.raises(InputError, match=r"misshapen: embedding/table \(48, 16\) for \(64, 16\)"):
         checkpoints.restore(base, wide_like)
     checkpoints.save(tmp_path / "copy", params, {"kind": "pretrained"})
-    largest = max((tmp_path / "copy/arrays").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    largest = max(
+        (tmp_path / "copy/arrays").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0
+    )
     largest.write_bytes(largest.read_bytes()[:100])
     with pytest.raises(InputError, match="copy cannot be read"):
         checkpoints.restore(tmp_path / "copy", like)

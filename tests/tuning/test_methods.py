@@ -29,7 +29,9 @@ def base():
 def created(method, base, seed=0):
     def create(params, key):
         one = jnp.zeros((1, 1), jnp.int32)
-        made = Decoder(CONFIG, method).apply({"params": params}, one, one, mutable=["tuned"], rngs={"params": key})
+        made = Decoder(CONFIG, method).apply(
+            {"params": params}, one, one, mutable=["tuned"], rngs={"params": key}
+        )
         return nn.unbox(made[1]["tuned"])
 
     return method.start(base, lambda params: jax.jit(create)(params, jax.random.key(seed)))
@@ -40,7 +42,10 @@ def losses(method, tuned, base):
 
 
 def leaves(tree):
-    return {"/".join(str(key.key) for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {
+        "/".join(str(key.key) for key in path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def moved(tree):
@@ -99,10 +104,11 @@ def test_lora_merged_equals_lora_beside(base, lora, alpha):
     assert jax.tree.structure(merged) == jax.tree.structure(base)
     np.testing.assert_array_equal(merged["embedding"]["table"], base["embedding"]["table"])
     for layer in range(CONFIG.layers):  # by hand, one layer of one projection
-        parts = {name: np.asarray(leaf)[layer] for name, leaf in tuned["layers"]["layer"]["attention"]["out"].items()}
+        out = tuned["layers"]["layer"]["attention"]["out"]
+        product = np.asarray(out["lora_a"])[layer] @ np.asarray(out["lora_b"])[layer]
         before = base["layers"]["layer"]["attention"]["out"]["kernel"][layer]
         after = np.asarray(merged["layers"]["layer"]["attention"]["out"]["kernel"])[layer]
-        np.testing.assert_allclose(after, before + method.scale * parts["lora_a"] @ parts["lora_b"], atol=1e-6)
+        np.testing.assert_allclose(after, before + method.scale * product, atol=1e-6)
 
 
 def test_lora_on_chosen_projections_only(base):
@@ -129,7 +135,8 @@ def test_prompt_equals_the_same_tokens_in_front(base):
     inputs, targets = tiny.tokens()
     method = Prompt(length=3)
     found = losses(method, {"embedding": {"prompt": prompt}}, base)
-    longer = [np.concatenate([np.tile(chosen, (3, 1)), part], 1).astype(np.int32) for part in (inputs, targets)]
+    front = np.tile(chosen, (3, 1)).astype(np.int32)
+    longer = [np.concatenate([front, part], 1) for part in (inputs, targets)]
     np.testing.assert_allclose(found, tiny.losses(CONFIG, base, longer)[:, 3:], atol=1e-5)
     assert found.shape == targets.shape
 
@@ -164,7 +171,8 @@ def test_a_prompt_of_100_is_as_large_as_the_paper_says():
 
 
 def test_names_and_sizes():
-    configuration.parse([], ["lora.rank=7", "prompt.length=11"], imports=["scaling_jax.studies.configurables"])
+    imports = ["scaling_jax.studies.configurables"]
+    configuration.parse([], ["lora.rank=7", "prompt.length=11"], imports=imports)
     assert {"full", "lora", "prompt"} <= set(method_names())
     assert (named_method("lora").tuning_size, named_method("prompt").tuning_size) == (7, 11)
     assert named_method("full").tuning_size is None
