@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 GIN = "gin_configs/tasks/lab_translation.gin"
 # Fifteen tokens cut some sentences, so that cutting is compared too.
 SMALL = [
+    "lab.concepts = 256",
     "lab_text.documents = {'train': 600, 'dev': 40}",
     "lab_translation.examples = {'train': 500, 'dev': 60, 'test': 70}",
     "finetune/task_store.feature_lengths = {'inputs': 11, 'targets': 48}",
