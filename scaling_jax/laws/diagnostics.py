@@ -44,6 +44,9 @@ def identified(
     """
     lower, upper = bounds_of(law, problem)
     names = [*law.linear, *(parameter.name for parameter in law.nonlinear)]
+    if len(slopes) <= len(names):
+        reason = "there are no more rows than parameters, so that nothing is left to judge by"
+        return dict.fromkeys(law.parameter_names, reason)
     number, weakest = condition(slopes)
     # At the centre of the data, where a term's size does not hang on the exponents.
     smallest = np.percentile(points, 5, axis=0)

@@ -201,11 +201,12 @@ def _project(law: Law, residual: str, problem: Problem, grid: np.ndarray) -> np.
     every subset of terms: there are two or three.
     """
     count = len(law.linear)
-    weights = problem.weights / (problem.loss**2 if residual == "log" else problem.scale**2)
+    loss = problem.loss / problem.scale
+    weights = problem.weights / (loss**2 if residual == "log" else 1.0)
     with np.errstate(all="ignore"):
-        design = centred_terms(law, problem, grid, np)
+        design = centred_terms(law, problem, grid, np) / problem.scale
         matrix = np.einsum("nrk,r,nrl->nkl", design, weights, design, optimize=True)
-        target = design.transpose(0, 2, 1) @ (weights * problem.loss)
+        target = design.transpose(0, 2, 1) @ (weights * loss)
         usable = np.isfinite(matrix).all((1, 2)) & np.isfinite(target).all(1)
         matrix, target = (
             np.where(usable[:, None, None], matrix, np.eye(count)),

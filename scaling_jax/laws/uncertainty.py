@@ -107,7 +107,7 @@ def _calibration(law, settings, problem, point, labels, random) -> float:
 def _quantities(law, problem, points, rows) -> np.ndarray:
     """What the calibration is over: every coordinate, and the law at as many rows, (..., quantities)."""
     chosen = np.linspace(0, rows - 1, points.shape[-1]).round().astype(int)
-    values = predicted(law, problem, points, np)[..., chosen]
+    values = predicted(law, problem, points, np)[..., chosen] / problem.scale
     return np.concatenate([points, values], axis=-1)
 
 

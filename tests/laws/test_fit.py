@@ -136,6 +136,37 @@ def test_what_the_data_cannot_tell_is_said():
     assert fit.status.startswith("not identified")
 
 
+def test_as_many_rows_as_parameters_identify_nothing():
+    table = table_of("few", {"d": [1e2, 1e3, 1e4], "loss": [3.0, 2.0, 1.6]})
+    (fit,) = quick(table, "power", {"d": "d"})
+    assert all("no more rows than parameters" in reason for reason in fit.identified.values())
+
+
+def test_columns_that_move_together_cannot_be_told_apart():
+    sizes = np.geomspace(1e2, 1e5, 12)
+    table = table_of("tied", {"x": sizes, "d": sizes, "loss": 12 * sizes**-0.2 + 0.7})
+    (fit,) = quick(table, "multiplicative", {"x": "x", "d": "d"})
+    assert "cannot tell alpha from beta apart" in fit.identified["alpha"]
+    assert fit.parameters["alpha"] + fit.parameters["beta"] == pytest.approx(0.2, rel=1e-3)
+    json.dumps(fit.to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e200])
+def test_extreme_units(unit):
+    sizes = np.geomspace(1e2, 1e5, 12)
+    table = table_of("odd", {"d": sizes, "loss": unit * (12 * sizes**-0.2 + 0.7)})
+    (fit,) = quick(table, "power", {"d": "d"})
+    assert fit.parameters["E"] == pytest.approx(0.7 * unit, rel=1e-6)
+
+
+def test_an_outlier_has_little_pull():
+    sizes = np.geomspace(1e2, 1e5, 12)
+    loss = 12 * sizes**-0.2 + 0.7
+    loss[3] = 50.0
+    (fit,) = quick(table_of("odd", {"d": sizes, "loss": loss}), "power", {"d": "d"})
+    assert fit.parameters["beta"] == pytest.approx(0.2, rel=0.01)
+
+
 def test_linear_residuals_minimise_the_loss_itself():
     table = table_of("results", results())
     log, linear = (quick(table, residual=kind)[0] for kind in ("log", "linear"))
