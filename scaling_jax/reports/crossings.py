@@ -110,16 +110,14 @@ def find(study: Study, task: str, below: str, above: str, at: float, size: float
     return min(ties, key=lambda tie: abs(math.log(tie.size / size)), default=None)
 
 
-def interval_text(tie: Critical, pair_range: tuple[float, float] | None = None) -> str:
-    """The interval in words, with open ends as "below" and "above" the searched range."""
-    low, high = pair_range or (0.0, math.inf)
+def interval_text(tie: Critical) -> str:
+    """The interval in words; an open end is one that enough draws put beyond the range searched."""
     if tie.low <= 0 and math.isinf(tie.high):
-        return "open on both sides"
+        return "anywhere"
     if tie.low <= 0:
-        return f"{f'below {words.roughly(low)}' if low else 'open below'} to {words.roughly(tie.high)}"
+        return f"anywhere below {words.roughly(tie.high)}"
     if math.isinf(tie.high):
-        end = f"above {words.roughly(high)}" if math.isfinite(high) else "open above"
-        return f"{words.roughly(tie.low)} to {end}"
+        return f"anywhere above {words.roughly(tie.low)}"
     return f"{words.roughly(tie.low)} to {words.roughly(tie.high)}"
 
 
@@ -190,9 +188,7 @@ def _drawing(task: str, methods: tuple[str, str], pairs: Sequence[Pair]) -> Draw
 def _place(pair: Pair) -> str:
     if not pair.ties:
         return f"no crossing in range, {words.method(pair.better)} better throughout"
-    return " and ".join(
-        f"{words.roughly(tie.size)} ({interval_text(tie, pair.searched)})" for tie in pair.ties
-    )
+    return " and ".join(f"{words.roughly(tie.size)} ({interval_text(tie)})" for tie in pair.ties)
 
 
 def _table(task: str, pairs: Sequence[Pair]) -> Table:
@@ -201,7 +197,7 @@ def _table(task: str, pairs: Sequence[Pair]) -> Table:
         names = f"{words.method(pair.methods[0])} / {words.method(pair.methods[1])}"
         size, share = words.count(pair.at), f"{100 * pair.share:.0f}%"
         for tie in pair.ties:
-            place = Cell(words.roughly(tie.size), f"[{interval_text(tie, pair.searched)}]")
+            place = Cell(words.roughly(tie.size), f"[{interval_text(tie)}]")
             ahead = (words.method(tie.below), words.method(tie.above))
             rows.append([names, size, place, *ahead, share, "extrapolated" if tie.outside else ""])
         if not pair.ties:

@@ -35,9 +35,12 @@ def section(study: Study) -> Section:
         parts.append(_table(study, task))
     unknown = unidentified(study)
     parts.append(Heading("What these runs do not pin down"))
-    parts.append(
-        Bullets(unknown) if unknown else Paragraph("Every parameter above is identified by the runs.")
-    )
+    if unknown:
+        names = [f"{law}: {words.several(symbol for symbol, _ in ones)}" for law, ones in unknown]
+        reasons = [f"{law}, {symbol}: {reason}" for law, ones in unknown for symbol, reason in ones]
+        parts += [Bullets(names), Details("Why", [Bullets(reasons)])]
+    else:
+        parts.append(Paragraph("Every parameter above is identified by the runs."))
     skipped = [str(reason) for reason in study.decision.get("skipped") or []]
     if skipped:
         parts.append(Details(f"What could not be fitted ({len(skipped)})", [Bullets(skipped)]))
@@ -130,22 +133,21 @@ def _cell(fit: Fit, parameter: str) -> Cell:
     )
 
 
-def unidentified(study: Study) -> list[str]:
-    """One line per parameter that a multiplicative fit does not identify, with the reason."""
+def unidentified(study: Study) -> list[tuple[str, list[tuple[str, str]]]]:
+    """For each multiplicative fit that leaves parameters open: its name, and (symbol, reason) of each."""
     symbols = {(factor, parameter): symbol for symbol, factor, parameter, _ in ROWS}
+    letters = {"alpha": "α", "beta": "β"}
     found = []
     for fit in study.fits:
         if fit.law != "multiplicative":
             continue
-        for parameter, reason in fit.identified.items():
-            if reason is True:
-                continue
-            symbol = symbols.get((factor_of(fit), parameter), parameter)
-            group = fit.group
-            where = f"{group.get('task')}, " if len(study.tasks) > 1 else ""
-            text = reason if isinstance(reason, str) else "the runs do not identify it"
-            found.append(
-                f"{where}{words.method(str(group.get('method')))}, {words.factor(factor_of(fit))} law, "
-                f"{symbol}: {text}"
-            )
+        where = f"{fit.group.get('task')}, " if len(study.tasks) > 1 else ""
+        law = f"{where}{words.method(str(fit.group.get('method')))}, {words.factor(factor_of(fit))} law"
+        open_ones = [
+            (symbols.get((factor_of(fit), name), letters.get(name, name)), str(reason))
+            for name, reason in fit.identified.items()
+            if reason is not True
+        ]
+        if open_ones:
+            found.append((law, open_ones))
     return found

@@ -9,7 +9,7 @@ import pytest
 
 from scaling_jax import files
 from scaling_jax.laws.results import write_fits
-from scaling_jax.reports import evidence, tuning_size
+from scaling_jax.reports import crossings, evidence, tuning_size
 from scaling_jax.reports.answer import _contest, answer, stretches
 from scaling_jax.reports.build import build_report
 from scaling_jax.reports.study_data import read_study
@@ -255,3 +255,15 @@ def test_nothing_is_wider_than_the_screen(study, page, tmp_path, width):
     found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     wide, screen = map(int, re.search(r"<title>(\d+) of (\d+)</title>", found).groups())
     assert wide <= screen
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.0, 380.0, "anywhere below 380"),
+        (1500.0, float("inf"), "anywhere above 1.5k"),
+        (90.0, 400.0, "90 to 400"),
+    ],
+)
+def test_an_open_end_of_a_critical_size_is_said(low, high, said):
+    assert crossings.interval_text(crossings.Critical(200.0, low, high, "a", "b", False)) == said
