@@ -20,6 +20,8 @@ from scaling_jax.laws.problem import Problem, bounds_of, objective, residuals, s
 BACK_ENDS = ("jaxopt", "optax", "scipy")
 _ITERATIONS = 200
 _ROUNDS = 4
+# A polish is one start for a few milliseconds; compiling it took a second.
+_COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
 
 
 def polish(law: Law, residual: str, problem: Problem, point: np.ndarray, back_end: str = "jaxopt"):
@@ -102,7 +104,7 @@ def _jaxopt_runner(law, residual):
         )
         return solver.run(white, problem, frame).params
 
-    return jax.jit(run, compiler_options={"xla_backend_optimization_level": 0})
+    return jax.jit(run, compiler_options=_COMPILER_OPTIONS)
 
 
 def _by_jaxopt(law, residual, problem, frame):

@@ -130,7 +130,11 @@ def objective(law: Law, residual: str, problem: Problem, point, array=jnp):
     return array.sum(problem.weights * lost, axis=-1)
 
 
-@functools.partial(jax.jit, static_argnames=("law", "residual"))
+# These programs run for milliseconds: half of a cold fit was LLVM's optimizer.
+COMPILER_OPTIONS = {"xla_llvm_disable_expensive_passes": True}
+
+
+@functools.partial(jax.jit, static_argnames=("law", "residual"), compiler_options=COMPILER_OPTIONS)
 def _slopes(law, residual, problem, point):
     return jax.jacfwd(functools.partial(residuals, law, residual, problem))(point)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from scaling_jax.laws.law import Law
-from scaling_jax.laws.problem import Problem, bounds_of, centred_terms, huber, residuals
+from scaling_jax.laws.problem import COMPILER_OPTIONS, Problem, bounds_of, centred_terms, huber, residuals
 
 # Lanes of one batch of damped least squares. One size for search and bootstrap alike: one compilation.
 LANES = 64
@@ -72,7 +72,7 @@ def descend_all(law: Law, residual: str, problem: Problem, starts, weights, loss
     return np.concatenate(points)[:lanes], np.concatenate(values)[:lanes]
 
 
-@functools.partial(jax.jit, static_argnames=("law", "residual"))
+@functools.partial(jax.jit, static_argnames=("law", "residual"), compiler_options=COMPILER_OPTIONS)
 def descend(law: Law, residual: str, problem: Problem, starts, weights, losses, iterations):
     """Levenberg-Marquardt under Huber weights, kept inside the bounds, one lane a start.
 
