@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.run(arguments) or 0
     except InputError as error:
-        message = " ".join(str(error).split("\n"))
+        # Gin appends where it was called from, which tells a user nothing.
+        message = " ".join(str(error).split("\n  In call to configurable")[0].split("\n"))
         print(f"scaling-jax {arguments.verb}: error: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

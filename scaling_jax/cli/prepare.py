@@ -34,14 +34,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prepares the stores that the gin file names, or shows examples."""
-    try:
-        return _run(arguments)
-    except InputError as error:
-        # gin adds the chain of its own calls to the message; the message already names the binding.
-        raise InputError(str(error).split("\n  In call to configurable")[0]) from error
-
-
-def _run(arguments: argparse.Namespace) -> int:
     from scaling_jax import configuration
     from scaling_jax.tasks import prepare, registry
 

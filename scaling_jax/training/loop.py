@@ -33,7 +33,7 @@ class LoopSettings:
         steps_per_call: steps that one compiled call takes; a divisor of `eval_interval`.
         patience: evaluations without a better dev loss after which the run stops; 0 never stops.
         checkpoint_interval: steps between states to resume from; 0 keeps none.
-        stop_steps: further steps at which a call must end (to keep a checkpoint of them).
+        stop_steps: further steps to evaluate and to hand to `at_step` (to keep a checkpoint of them).
     """
 
     steps: int
@@ -144,7 +144,7 @@ def train(
             state, metrics = program.train(state, base, next(calls), rates[first:end])
             pending.append(metrics["loss"])
             progress.step = end
-            if end % settings.eval_interval == 0 or end == settings.steps:
+            if end % settings.eval_interval == 0 or end == settings.steps or end in settings.stop_steps:
                 jax.block_until_ready(state)
                 progress.train_seconds += time.perf_counter() - program.compile_seconds() - began
                 best = _evaluate(program, state, base, dev, progress, np.concatenate(pending), best, settings.patience)

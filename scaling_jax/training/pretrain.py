@@ -213,6 +213,7 @@ def _record(
         "levels": [
             {"pretrain_tokens": tokens, "step": step, "checkpoint": f"checkpoints/{tokens}"}
             for step, tokens in steps.items()
+            if step <= progress.step and progress.status == "done"
         ],
         "costs": {
             "train_seconds": seconds,
