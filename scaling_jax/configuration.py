@@ -89,7 +89,9 @@ def call(configurable: Callable[[], Any]) -> Any:
     try:
         return configurable()
     except TypeError as error:
-        missing = re.search(r"missing \d+ required[^:]*: (.*?)(?: No values| In call|$)", " ".join(str(error).split()))
+        missing = re.search(
+            r"missing \d+ required[^:]*: (.*?)(?: No values| In call|$)", " ".join(str(error).split())
+        )
         name = getattr(configurable, "__name__", str(configurable))
         if missing:
             raise InputError(f"{name} needs {missing.group(1)}: bind {name}.NAME in gin") from error
@@ -98,12 +100,21 @@ def call(configurable: Callable[[], Any]) -> Any:
 
 def add_arguments(parser) -> None:
     """The flags that every gin-driven verb takes."""
-    parser.add_argument("--gin_file", action="append", default=[], metavar="FILE", help="gin file; may be repeated")
     parser.add_argument(
-        "--gin_search_paths", default="", metavar="DIRS", help="comma-separated folders to look for gin files in"
+        "--gin_file", action="append", default=[], metavar="FILE", help="gin file; may be repeated"
     )
     parser.add_argument(
-        "--gin_import", action="append", default=[], metavar="MODULE", help="module or .py file of your own to load first"
+        "--gin_search_paths",
+        default="",
+        metavar="DIRS",
+        help="comma-separated folders to look for gin files in",
+    )
+    parser.add_argument(
+        "--gin_import",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module or .py file of your own to load first",
     )
     parser.add_argument(
         "--gin", action="append", default=[], metavar="NAME=VALUE", help="binding; also as --gin.NAME=VALUE"
@@ -138,7 +149,9 @@ def _explain(error: Exception) -> str:
     text = " ".join(str(error).split())
     unknown = re.search(r"No configurable matching (?:reference )?'@?([^'()]+)(?:\(\))?'", text)
     if unknown:
-        registered = [entry.name for entry in gin.config._REGISTRY._selector_map.values()]  # gin offers no public list
+        registered = [
+            entry.name for entry in gin.config._REGISTRY._selector_map.values()
+        ]  # gin offers no public list
         return f"{text}{did_you_mean(unknown.group(1).split('/')[-1], registered)}"
     macro = re.search(r"No bindings specified for '([^']+)/gin.macro'", text)
     if macro:

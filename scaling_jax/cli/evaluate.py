@@ -12,11 +12,15 @@ EXAMPLE = "  scaling-jax evaluate runs/lora-1000/checkpoint --store stores/lab/f
 
 def add_arguments(parser) -> None:
     """Declares the verb's flags."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder with about.json, pretrained or tuned")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="folder with about.json, pretrained or tuned"
+    )
     parser.add_argument("--store", required=True, metavar="DIR", help="token store")
     parser.add_argument("--split", default="test", help="train, dev or test (default)")
     parser.add_argument("--examples", type=int, metavar="N", help="only the first N examples")
-    parser.add_argument("--base", metavar="DIR", help="where the base of a tuned checkpoint is now, if it moved")
+    parser.add_argument(
+        "--base", metavar="DIR", help="where the base of a tuned checkpoint is now, if it moved"
+    )
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -38,7 +42,14 @@ def run(arguments) -> int:
         Path(arguments.base) if arguments.base else None,
     )
     if arguments.json:
-        print(json.dumps({"loss": loss, "perplexity": math.exp(loss), "examples": examples, "split": arguments.split}))
+        print(
+            json.dumps(
+                {"loss": loss, "perplexity": math.exp(loss), "examples": examples, "split": arguments.split}
+            )
+        )
     else:
-        print(f"{loss:.5f} nats per target token, perplexity {math.exp(loss):.4f}, {examples:,} {arguments.split} examples")
+        print(
+            f"{loss:.5f} nats per target token, perplexity {math.exp(loss):.4f}, "
+            f"{examples:,} {arguments.split} examples"
+        )
     return 0

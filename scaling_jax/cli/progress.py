@@ -17,7 +17,9 @@ def claim_run(folder: Path) -> bool:
     record, config = folder / "record.json", folder / "config.gin"
     if config.exists():
         if config.read_text("utf-8") != configuration.resolved():
-            raise InputError(f"{folder} holds a run of another configuration (see {config}): give a new --out")
+            raise InputError(
+                f"{folder} holds a run of another configuration (see {config}): give a new --out"
+            )
         return not (record.exists() and files.read_json(record)["status"] == "done")
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty and holds no run: give a new --out")
@@ -35,6 +37,10 @@ def evaluation_printer() -> Callable:
         row = progress.history[-1]
         train = f"  train {row['train_loss']:.4f}" if "train_loss" in row else ""
         best = "  *" if progress.best_step == row["step"] else ""
-        print(f"step {row['step']:>7,}{train}  dev {row['dev_loss']:.4f}  {time.monotonic() - began:6.1f} s{best}", flush=True)
+        print(
+            f"step {row['step']:>7,}{train}  dev {row['dev_loss']:.4f}  "
+            f"{time.monotonic() - began:6.1f} s{best}",
+            flush=True,
+        )
 
     return show

@@ -89,7 +89,9 @@ def evaluation_batches(
     """
     count = len(split) if examples is None else min(examples, len(split))
     if count < 1:
-        raise InputError(f"an evaluation of {count} examples of split {split.name!r}: at least 1, or None for all")
+        raise InputError(
+            f"an evaluation of {count} examples of split {split.name!r}: at least 1, or None for all"
+        )
     lengths = split.total_lengths[:count]
     order = np.argsort(lengths, kind="stable")
     for begin in range(0, count, rows):

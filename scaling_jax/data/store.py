@@ -164,7 +164,9 @@ def open_store(path: str | os.PathLike) -> TokenStore:
         raise InputError(f"{path} is not a token store (no manifest.json): make one with scaling-jax prepare")
     manifest = files.read_json(path / "manifest.json")
     if manifest.get("format") != FORMAT:
-        raise InputError(f"{path}/manifest.json: format {manifest.get('format')!r}, this version reads {FORMAT!r}")
+        raise InputError(
+            f"{path}/manifest.json: format {manifest.get('format')!r}, this version reads {FORMAT!r}"
+        )
     return TokenStore(path, manifest)
 
 
@@ -199,7 +201,10 @@ def write_store(
     with files.new_directory(path) as folder:
         if vocabulary.path:
             shutil.copyfile(vocabulary.path, folder / "vocabulary.model")
-        written = {name: _write_split(folder, name, splits[name], feature_lengths, vocabulary.size) for name in splits}
+        written = {
+            name: _write_split(folder, name, splits[name], feature_lengths, vocabulary.size)
+            for name in splits
+        }
         manifest = {
             "format": FORMAT,
             "task": task,
@@ -282,7 +287,9 @@ def _write_shard(
             try:
                 np.save(folder / relative, array, allow_pickle=False)
             except OSError as error:
-                raise InputError(f"cannot write {relative} of the store: {error.strerror or error}") from error
+                raise InputError(
+                    f"cannot write {relative} of the store: {error.strerror or error}"
+                ) from error
             size = (folder / relative).stat().st_size
             entries[kind] = {"file": relative, "bytes": size, "sha256": files.sha256(folder / relative)}
         shard["files"][feature] = entries

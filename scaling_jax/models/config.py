@@ -43,17 +43,24 @@ class DecoderConfig:
     def __post_init__(self):
         for field, known in (("activation", ("gelu", "silu")), ("remat", ("none", "full", "dots"))):
             if getattr(self, field) not in known:
-                raise InputError(f"{self.name}/decoder_config.{field} = {getattr(self, field)!r}: one of {known}")
+                raise InputError(
+                    f"{self.name}/decoder_config.{field} = {getattr(self, field)!r}: one of {known}"
+                )
         if self.dtype not in ("float32", "bfloat16"):
             raise InputError(f"{self.name}/decoder_config.dtype = {self.dtype!r}: 'float32' or 'bfloat16'")
         if self.heads % self.key_value_heads:
             raise InputError(
-                f"{self.name}/decoder_config.heads = {self.heads} is no multiple of key_value_heads {self.key_value_heads}"
+                f"{self.name}/decoder_config.heads = {self.heads} is no multiple of "
+                f"key_value_heads {self.key_value_heads}"
             )
         if self.head_dim % 2:
-            raise InputError(f"{self.name}/decoder_config.head_dim = {self.head_dim}: rotary positions pair halves, so even")
+            raise InputError(
+                f"{self.name}/decoder_config.head_dim = {self.head_dim}: rotary positions need it even"
+            )
         if not 1 <= self.unroll <= self.layers or self.layers % self.unroll:
-            raise InputError(f"{self.name}/decoder_config.unroll = {self.unroll}: a divisor of layers = {self.layers}")
+            raise InputError(
+                f"{self.name}/decoder_config.unroll = {self.unroll}: a divisor of layers = {self.layers}"
+            )
 
 
 @gin.configurable(module="models")

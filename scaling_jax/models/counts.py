@@ -12,9 +12,11 @@ from scaling_jax.models.config import DecoderConfig
 from scaling_jax.models.decoder import Decoder
 from scaling_jax.models.hooks import Hook
 
+NO_HOOK = Hook()
+
 
 @functools.cache
-def abstract_variables(config: DecoderConfig, hook: Hook = Hook()) -> Any:
+def abstract_variables(config: DecoderConfig, hook: Hook = NO_HOOK) -> Any:
     """Shapes of every variable, with logical axis names, without memory."""
     tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     return jax.eval_shape(Decoder(config, hook).init, jax.random.key(0), tokens, tokens)

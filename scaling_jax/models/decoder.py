@@ -42,10 +42,18 @@ class DecoderLayer(nn.Module):
     def __call__(self, hidden: jax.Array) -> jax.Array:
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         attention = Attention(
-            config.heads, config.key_value_heads, config.head_dim, config.rotary_base, self.hook, dtype, name="attention"
+            config.heads,
+            config.key_value_heads,
+            config.head_dim,
+            config.rotary_base,
+            self.hook,
+            dtype,
+            name="attention",
         )
         hidden = hidden + attention(RMSNorm(dtype, name="attention_norm")(hidden))
-        feed_forward = FeedForward(config.feed_forward_dim, config.activation, self.hook, dtype, name="feed_forward")
+        feed_forward = FeedForward(
+            config.feed_forward_dim, config.activation, self.hook, dtype, name="feed_forward"
+        )
         hidden = hidden + feed_forward(RMSNorm(dtype, name="feed_forward_norm")(hidden))
         return nn.with_logical_constraint(hidden, ("batch", "length", "embed_activation"))
 
@@ -81,7 +89,7 @@ class Decoder(nn.Module):
         return loss.logits(*self.hidden(inputs))
 
     def hidden(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Last hidden states [batch, length, model_dim], normed and without a prefix, and the output table."""
+        """Last hidden states [batch, length, model_dim], normed, without a prefix; and the output table."""
         dtype = jnp.dtype(self.config.dtype)
         embeddings, table = self.embedding(inputs)
         hidden = nn.with_logical_constraint(embeddings.astype(dtype), ("batch", "length", "embed_activation"))

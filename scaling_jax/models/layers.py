@@ -42,7 +42,9 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        scale = self.param("scale", nn.with_logical_partitioning(nn.initializers.ones, ("embed",)), (inputs.shape[-1],))
+        scale = self.param(
+            "scale", nn.with_logical_partitioning(nn.initializers.ones, ("embed",)), (inputs.shape[-1],)
+        )
         values = inputs.astype(jnp.float32)
         values = values * jax.lax.rsqrt(jnp.mean(values**2, axis=-1, keepdims=True) + self.epsilon)
         return (values * scale).astype(self.dtype)
@@ -72,7 +74,9 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         def heads(name: str, count: int, axis: str) -> jax.Array:
-            projected = Projection(count * self.head_dim, ("embed", axis), self.hook, self.dtype, name=name)(inputs)
+            projected = Projection(count * self.head_dim, ("embed", axis), self.hook, self.dtype, name=name)(
+                inputs
+            )
             return projected.reshape(*inputs.shape[:-1], count, self.head_dim)
 
         query = rotate(heads("query", self.heads, "heads"), self.rotary_base)

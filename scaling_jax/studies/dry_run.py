@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from scaling_jax.data.store import open_store
 from scaling_jax.models import counts
 from scaling_jax.models.config import named_decoder
 from scaling_jax.studies.plan import Job, Study, make_jobs
 from scaling_jax.studies.runner import jobs_of
-from scaling_jax.data.store import open_store
 
 # Share of a dense NumPy product's speed that small training steps reached on CPU (docs/performance.md).
 CPU_EFFICIENCY = 0.25
@@ -34,7 +34,8 @@ def describe(study: Study, folder: Path) -> str:
     lines = [f"study {study.name}: {_count(jobs, 'finetuning')} finetuning runs"]
     if not prepared:
         lines.append(
-            f"stores not prepared yet: a vocabulary of {vocabulary} and {ASSUMED_TOKENS:g} tokens an example assumed"
+            f"stores not prepared yet: a vocabulary of {vocabulary} and "
+            f"{ASSUMED_TOKENS:g} tokens an example assumed"
         )
     lines.append(f"\n{'model':<16}{'parameters':>14}{'non-embedding':>16}   pretraining tokens kept")
     for job in jobs:
@@ -59,7 +60,8 @@ def _methods(study: Study) -> list[str]:
         examples = sorted({point.finetune_examples for point in own})
         sizes = sorted({point.tuning_size for point in own if point.tuning_size is not None})
         size = f", tuning size {', '.join(map(str, sizes))}" if sizes else ""
-        lines.append(f"{method}: {len(own)} runs, {len({point.seed for point in own})} seeds{size}, examples {examples}")
+        seeds = len({point.seed for point in own})
+        lines.append(f"{method}: {len(own)} runs, {seeds} seeds{size}, examples {examples}")
     return lines
 
 
@@ -73,7 +75,8 @@ def _times(study: Study, jobs: list[Job]) -> list[str]:
     seconds = sum(job.work for job in jobs) / speed + programs * COMPILE_SECONDS
     lines.append(
         f"roughly {seconds / 60:.0f} core-minutes on this machine's CPU "
-        f"({speed / 1e9:.0f} GFLOP/s a core assumed, {programs} programs to compile), less where runs stop early"
+        f"({speed / 1e9:.0f} GFLOP/s a core assumed, {programs} programs to compile), "
+        "less where runs stop early"
     )
     return lines
 

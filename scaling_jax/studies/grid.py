@@ -65,7 +65,9 @@ class Grid:
                 raise InputError(f"Grid.{field} holds {wrong}: whole numbers of at least 1")
         unknown = [name for name in (*self.methods, *self.tuning_sizes) if name not in method_names()]
         if unknown:
-            raise InputError(f"Grid.methods: no tuning method {unknown[0]!r}{did_you_mean(unknown[0], method_names())}")
+            raise InputError(
+                f"Grid.methods: no tuning method {unknown[0]!r}{did_you_mean(unknown[0], method_names())}"
+            )
         return [
             Point(model, tokens, method, size, examples, seed)
             for model in self.models

@@ -96,7 +96,11 @@ def make_jobs(study: Study, vocabulary_size: int, tokens_per_example: float) -> 
     finetuning = [_finetune_job(point, rate_jobs, vocabulary_size, tokens_per_example) for point in points]
     finetuning.sort(key=lambda job: -job.work)
     # One worker searches for rates while the others pretrain.
-    return [*pretraining[:1], *rate_jobs, *pretraining[1:], *finetuning] if search else [*pretraining, *finetuning]
+    return (
+        [*pretraining[:1], *rate_jobs, *pretraining[1:], *finetuning]
+        if search
+        else [*pretraining, *finetuning]
+    )
 
 
 def identity() -> str:
@@ -142,12 +146,16 @@ def _pretrain_job(model: str, levels: list[int], vocabulary_size: int) -> Job:
     config = named_decoder(model, vocabulary_size)
     work = 3.0 * counts.forward_flops_per_token(config, 64) * max(levels)
     details = {"model": model, "levels": levels}
-    return Job(f"pretrain-{model}", "pretraining", f"pretraining/{model}", (), f"pretrain-{model}", work, details)
+    return Job(
+        f"pretrain-{model}", "pretraining", f"pretraining/{model}", (), f"pretrain-{model}", work, details
+    )
 
 
 def _finetune_work(point: Point, vocabulary_size: int, tokens_per_example: float) -> float:
     settings = settings_for(point.method)
-    forward = counts.forward_flops_per_token(named_decoder(point.model, vocabulary_size), int(tokens_per_example) or 1)
+    forward = counts.forward_flops_per_token(
+        named_decoder(point.model, vocabulary_size), int(tokens_per_example) or 1
+    )
     return 3.0 * forward * settings.steps(point.finetune_examples) * settings.batch_size * tokens_per_example
 
 
@@ -161,7 +169,17 @@ def _rate_jobs(search: LearningRateSearch, vocabulary_size: int, tokens_per_exam
             work = _finetune_work(point, vocabulary_size, tokens_per_example)
             needs = (f"pretrain-{search.model}",)
             program = f"{method}-{point.tuning_size}-{search.model}"
-            jobs.append(Job(job_id, "learning_rate", f"learning_rates/{method}-{rate:g}", needs, program, work, details))
+            jobs.append(
+                Job(
+                    job_id,
+                    "learning_rate",
+                    f"learning_rates/{method}-{rate:g}",
+                    needs,
+                    program,
+                    work,
+                    details,
+                )
+            )
     return jobs
 
 

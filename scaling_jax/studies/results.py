@@ -9,10 +9,10 @@ from scaling_jax import files
 from scaling_jax.studies.plan import Job
 
 COLUMNS = (
-    "run_id study task method model model_params non_embedding_params pretrain_tokens finetune_examples "
-    "finetune_tokens tuning_size tuning_params subset_seed seed steps best_step dev_loss loss bleu chrf rouge_l "
-    "accuracy judge_score step_seconds train_seconds tokens_per_second peak_memory_bytes checkpoint_bytes status "
-    "reason record"
+    "run_id study task method model model_params non_embedding_params pretrain_tokens "
+    "finetune_examples finetune_tokens tuning_size tuning_params subset_seed seed steps best_step "
+    "dev_loss loss bleu chrf rouge_l accuracy judge_score step_seconds train_seconds "
+    "tokens_per_second peak_memory_bytes checkpoint_bytes status reason record"
 ).split()
 # Equal between two studies of one configuration only by luck.
 COST_COLUMNS = ("step_seconds", "train_seconds", "tokens_per_second", "peak_memory_bytes", "checkpoint_bytes")

@@ -14,15 +14,15 @@ import jax
 import jaxlib
 
 import scaling_jax
-from scaling_jax import configuration, files
+from scaling_jax import files
 from scaling_jax.data.store import TokenStore, open_store
 from scaling_jax.errors import InputError
 from scaling_jax.studies import plan as planning
 from scaling_jax.studies.plan import Job, Study
 from scaling_jax.studies.results import write_results
 from scaling_jax.studies.worker import CONFIGURABLES, STOPPED_BY_INPUT, chosen_rates, ended
-from scaling_jax.training.pretrain import PretrainSettings, check_enough_windows
 from scaling_jax.training.platform import worker_environment
+from scaling_jax.training.pretrain import PretrainSettings, check_enough_windows
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -117,15 +117,22 @@ def run_study(
     return StudyResult(folder / "results.csv", statuses, made_now)
 
 
-def _work(study: Study, folder: Path, jobs: list[Job], imports: Sequence[str], say: Callable[[str], None]) -> None:
+def _work(
+    study: Study, folder: Path, jobs: list[Job], imports: Sequence[str], say: Callable[[str], None]
+) -> None:
     cores = sorted(os.sched_getaffinity(0))
     environment = worker_environment()
     on_cpu = _backend(environment) == "cpu"
     count = study.workers or (len(cores) if on_cpu else 1)
-    say(f"{count} worker{'s' if count > 1 else ''} on {'CPU, each on a core of its own' if on_cpu else 'accelerator'}")
-    workers = [_start(folder, imports, environment, cores[i % len(cores)] if on_cpu else None) for i in range(count)]
+    where = "CPU, each on a core of its own" if on_cpu else "the accelerator"
+    say(f"{count} worker{'s' if count > 1 else ''} on {where}")
+    workers = [
+        _start(folder, imports, environment, cores[i % len(cores)] if on_cpu else None) for i in range(count)
+    ]
     errors: dict[int, str] = {}
-    readers = [threading.Thread(target=_read_errors, args=(worker, errors), daemon=True) for worker in workers]
+    readers = [
+        threading.Thread(target=_read_errors, args=(worker, errors), daemon=True) for worker in workers
+    ]
     for reader in readers:
         reader.start()
     try:
@@ -144,10 +151,14 @@ def _work(study: Study, folder: Path, jobs: list[Job], imports: Sequence[str], s
     unfinished = [job.job_id for job in jobs if ended(folder, job) is None]
     if unfinished:
         tail = "\n".join(text[-3000:] for text in errors.values())
-        raise RuntimeError(f"the workers ended before {len(unfinished)} jobs, the first {unfinished[0]}:\n{tail}")
+        raise RuntimeError(
+            f"the workers ended before {len(unfinished)} jobs, the first {unfinished[0]}:\n{tail}"
+        )
 
 
-def _watch(folder: Path, jobs: list[Job], workers: list[subprocess.Popen], say: Callable[[str], None]) -> None:
+def _watch(
+    folder: Path, jobs: list[Job], workers: list[subprocess.Popen], say: Callable[[str], None]
+) -> None:
     """Says how far the study is until all jobs have ended or all workers are gone."""
     total = sum(job.work for job in jobs)
     remaining = {job.job_id: job for job in jobs if ended(folder, job) is None}
@@ -171,11 +182,15 @@ def _watch(folder: Path, jobs: list[Job], workers: list[subprocess.Popen], say: 
     say(f"{len(jobs) - len(remaining)}/{len(jobs)} jobs in {_clock(time.monotonic() - began)}")
 
 
-def _start(folder: Path, imports: Sequence[str], environment: dict[str, str], core: int | None) -> subprocess.Popen:
+def _start(
+    folder: Path, imports: Sequence[str], environment: dict[str, str], core: int | None
+) -> subprocess.Popen:
     command = [sys.executable, "-m", "scaling_jax.studies.worker", str(folder)]
     command += ["--core", str(core)] if core is not None else []
     command += [part for name in imports for part in ("--gin_import", name)]
-    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def _read_errors(worker: subprocess.Popen, errors: dict[int, str]) -> None:
@@ -185,7 +200,7 @@ def _read_errors(worker: subprocess.Popen, errors: dict[int, str]) -> None:
 
 
 def _backend(environment: dict[str, str]) -> str:
-    """The platform that a worker will have, asked in a process of its own: starting a GPU here would take its memory."""
+    """The platform that a worker will have; asked in a process of its own, which frees a GPU again."""
     probe = [sys.executable, "-c", "import jax; print(jax.default_backend())"]
     answered = subprocess.run(probe, env=environment, capture_output=True, text=True)
     if answered.returncode:

@@ -46,7 +46,9 @@ def chosen_rates(study: Path, jobs: list[Job]) -> dict[str, dict]:
         if method in waiting:
             continue
         if not finite:
-            raise InputError(f"every learning rate tried for {method} diverged: {sorted(losses)}; try smaller ones")
+            raise InputError(
+                f"every learning rate tried for {method} diverged: {sorted(losses)}; try smaller ones"
+            )
         best = min(sorted(finite), key=finite.__getitem__)
         at_edge = best in (min(losses), max(losses)) and len(losses) > 1
         chosen[method] = {
@@ -64,7 +66,9 @@ def run_job(study: Path, job: Job, jobs: list[Job], stores: dict[str, str], pret
 
     folder = study / job.folder
     if job.kind == "pretraining":
-        pretrain(job.details["model"], stores["pretrain"], tuple(job.details["levels"]), pretrain_seed, folder)
+        pretrain(
+            job.details["model"], stores["pretrain"], tuple(job.details["levels"]), pretrain_seed, folder
+        )
         return
     point = job.details["point"]
     rate = job.details.get("learning_rate")
@@ -120,7 +124,9 @@ def _run_and_record(study: Path, job: Job, jobs: list[Job], plan: dict, done: di
     except Exception as error:  # a failed run is a row with its reason, the study goes on
         files.write_text(study / job.folder / "failure.txt", traceback.format_exc())
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        files.write_json(study / job.folder / "record.json", {"kind": job.kind, "status": "failed", "reason": reason})
+        files.write_json(
+            study / job.folder / "record.json", {"kind": job.kind, "status": "failed", "reason": reason}
+        )
 
 
 class _claim:

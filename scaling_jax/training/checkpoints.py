@@ -1,8 +1,8 @@
 """Checkpoints: an array tree written by Orbax beside a small JSON that says what it is.
 
-    FOLDER/arrays/      Orbax
-    FOLDER/about.json   model, method, vocabulary, base, step; written last, so that a folder
-                        without it is no checkpoint
+FOLDER/arrays/      Orbax
+FOLDER/about.json   model, method, vocabulary, base, step; written last, so that a folder
+                    without it is no checkpoint
 """
 
 import hashlib
@@ -93,7 +93,9 @@ def tree_hash(tree: Any) -> str:
 def like(tree: Any, shardings: Any) -> Any:
     """Abstract arrays to restore onto."""
     return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, shardings
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        shardings,
     )
 
 
@@ -105,7 +107,11 @@ def _check_same_tree(folder: str | os.PathLike, found: Any, wanted: Any) -> None
     have, need = shapes(found), shapes(wanted)
     missing = sorted(need.keys() - have.keys())
     extra = sorted(have.keys() - need.keys())
-    misshapen = sorted(f"{name} {have[name]} for {need[name]}" for name in have.keys() & need.keys() if have[name] != need[name])
+    misshapen = sorted(
+        f"{name} {have[name]} for {need[name]}"
+        for name in have.keys() & need.keys()
+        if have[name] != need[name]
+    )
     if missing or extra or misshapen:
         parts = [("missing", missing), ("extra", extra), ("misshapen", misshapen)]
         raise InputError(

@@ -29,7 +29,9 @@ def evaluation_set(
             waiting.clear()
 
     for batch in evaluation_batches(split, examples, rows, buckets, pad_id):
-        if len(waiting) == BATCHES_PER_CALL or (waiting and waiting[0]["inputs"].shape != batch["inputs"].shape):
+        if len(waiting) == BATCHES_PER_CALL or (
+            waiting and waiting[0]["inputs"].shape != batch["inputs"].shape
+        ):
             flush()
         waiting.append(batch)
     flush()
@@ -43,7 +45,9 @@ def mean_loss(program: Program, tuned: Any, base: Any, batches: tuple[Batch, ...
     for stack in batches:
         rows, left = divmod(stack["targets"].shape[1], processes)
         if left:
-            raise InputError(f"an evaluation batch does not divide over {processes} processes: {left} rows would be lost")
+            raise InputError(
+                f"an evaluation batch does not divide over {processes} processes: {left} rows would be lost"
+            )
         stack = {name: array[:, process * rows : (process + 1) * rows] for name, array in stack.items()}
         sums, weights = program.evaluate(tuned, base, stack)
         nats += float(np.asarray(sums, np.float64).sum())

@@ -160,7 +160,11 @@ def finetune(
         "vocabulary_sha256": about["vocabulary_sha256"],
     }
     plan = {"about": tuned_about, "settings": settings, "examples": len(subset), "seed": run.seed}
-    plan |= {"store": store.manifest_hash(), "environment": records.fixed_by(environment), "subset": run.subset_seed}
+    plan |= {
+        "store": store.manifest_hash(),
+        "environment": records.fixed_by(environment),
+        "subset": run.subset_seed,
+    }
     outcome = train(
         program,
         state,
@@ -221,7 +225,9 @@ def evaluate_checkpoint(
     store = data_sets.store_at(store_path)
     data_sets.check_vocabulary(store, checkpoint, about)
     evaluation = data_sets.evaluation_at(store_path, split, examples, rows)
-    count = min(examples or len(data_sets.split_at(store_path, split)), len(data_sets.split_at(store_path, split)))
+    count = min(
+        examples or len(data_sets.split_at(store_path, split)), len(data_sets.split_at(store_path, split))
+    )
     layout = Layout()
     if about["kind"] == "pretrained":
         config, params, _ = load_base(checkpoint, layout)
@@ -229,7 +235,9 @@ def evaluate_checkpoint(
     base_folder = base or Path(about["base"]["path"])
     config, params, base_about = load_base(base_folder, layout)
     if base_about["hash"] != about["base"]["hash"]:
-        raise InputError(f"{base_folder} is not the base that {checkpoint} was tuned from (its arrays have another hash)")
+        raise InputError(
+            f"{base_folder} is not the base that {checkpoint} was tuned from (its arrays have another hash)"
+        )
     program = Program(config, restored_method(about["method"]), Optimizer(), layout)
     state, frozen = program.start(params, 0)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state.tuned)
@@ -285,7 +293,7 @@ def _costs(
         "tokens_per_second": steps * tokens_per_step / seconds if seconds else None,
         "tokens": "inputs and targets, padding left out",
         "flops_per_token": forward * (3 if program.method.trains_base else 2),
-        "flops_formula": "forward x 3 (full) or x 2 (frozen base: no weight gradients); what a method adds is left out",
+        "flops_formula": "forward x 3 (full) or x 2 (frozen base), without what a method adds",
         "peak_memory_bytes": records.peak_memory_bytes(program.train_memory_bytes()),
         "checkpoint_bytes": checkpoint_bytes,
         "compile_seconds": program.compile_seconds(),

@@ -46,7 +46,8 @@ class LoopSettings:
     def __post_init__(self):
         if self.steps < 1 or self.eval_interval < 1 or self.steps_per_call < 1:
             raise InputError(
-                f"steps {self.steps}, eval_interval {self.eval_interval}, steps_per_call {self.steps_per_call}: all at least 1"
+                f"steps {self.steps}, eval_interval {self.eval_interval}, "
+                f"steps_per_call {self.steps_per_call}: all at least 1"
             )
 
     def call_bounds(self, first: int) -> list[tuple[int, int]]:
@@ -147,17 +148,25 @@ def train(
             if end % settings.eval_interval == 0 or end == settings.steps or end in settings.stop_steps:
                 jax.block_until_ready(state)
                 progress.train_seconds += time.perf_counter() - program.compile_seconds() - began
-                best = _evaluate(program, state, base, dev, progress, np.concatenate(pending), best, settings.patience)
+                best = _evaluate(
+                    program, state, base, dev, progress, np.concatenate(pending), best, settings.patience
+                )
                 pending.clear()
                 on_evaluation(progress)
                 began = time.perf_counter() - program.compile_seconds()
             if end in settings.stop_steps and progress.status != "diverged":
                 at_step(end, state)
-            due = settings.checkpoint_interval and end % settings.checkpoint_interval == 0 and end < settings.steps
+            due = (
+                settings.checkpoint_interval
+                and end % settings.checkpoint_interval == 0
+                and end < settings.steps
+            )
             if (due or asked_to_stop()) and progress.status == "running":
                 jax.block_until_ready(state)
                 progress.train_seconds += time.perf_counter() - program.compile_seconds() - began
-                progress.losses_since_evaluation = [float(loss) for losses in pending for loss in np.asarray(losses)]
+                progress.losses_since_evaluation = [
+                    float(loss) for losses in pending for loss in np.asarray(losses)
+                ]
                 _save(resume_folder, state, best, progress, plan)
                 if asked_to_stop():
                     raise Interrupted(f"stopped at step {end}; the same command goes on from there")
@@ -187,7 +196,9 @@ def _begin(
         on_evaluation(progress)
         return progress, start, best
     saved = checkpoints.about(resume_folder)
-    differing = sorted(key for key in plan.keys() | saved["plan"].keys() if plan.get(key) != saved["plan"].get(key))
+    differing = sorted(
+        key for key in plan.keys() | saved["plan"].keys() if plan.get(key) != saved["plan"].get(key)
+    )
     if differing:
         raise InputError(
             f"{resume_folder} was saved under another plan ({', '.join(differing)} differ): "
@@ -199,10 +210,10 @@ def _begin(
     return Progress(**saved["progress"]), TrainState(*restored["state"]), restored["best"]
 
 
-def _save(
-    folder: Path, state: TrainState, best: Any, progress: Progress, plan: dict[str, Any]
-) -> None:
-    checkpoints.save(folder, {"state": state, "best": best}, {"plan": plan, "progress": dataclasses.asdict(progress)})
+def _save(folder: Path, state: TrainState, best: Any, progress: Progress, plan: dict[str, Any]) -> None:
+    checkpoints.save(
+        folder, {"state": state, "best": best}, {"plan": plan, "progress": dataclasses.asdict(progress)}
+    )
 
 
 def _evaluate(
@@ -226,7 +237,11 @@ def _evaluate(
         row["train_loss"] = float(np.mean(train_losses, dtype=np.float64))
     progress.history.append(row)
     if dev_loss < progress.best_dev_loss:
-        progress.best_dev_loss, progress.best_step, progress.evaluations_since_best = dev_loss, progress.step, 0
+        progress.best_dev_loss, progress.best_step, progress.evaluations_since_best = (
+            dev_loss,
+            progress.step,
+            0,
+        )
         # A copy: the state itself is donated to the next call.
         return jax.tree.map(jnp.copy, state.tuned)
     progress.evaluations_since_best += 1

@@ -41,7 +41,9 @@ class Layout:
 
     def __post_init__(self):
         if self.data < 0 or self.fsdp < 1 or self.tensor < 1:
-            raise InputError(f"Layout data {self.data} x fsdp {self.fsdp} x tensor {self.tensor}: all at least 1 (data: or 0)")
+            raise InputError(
+                f"Layout data {self.data} x fsdp {self.fsdp} x tensor {self.tensor}: at least 1 (data: or 0)"
+            )
         # gin gives lists, jit's cache needs what can be hashed
         rules = tuple((name, tuple(axes) if isinstance(axes, list) else axes) for name, axes in self.rules)
         object.__setattr__(self, "rules", rules)
@@ -102,13 +104,13 @@ def _names(path: Any) -> tuple[str, ...]:
 
 
 def _check_divides(path: Any, leaf: Any, sharding: NamedSharding) -> None:
-    for dimension, axes in zip(leaf.shape, sharding.spec):
+    for dimension, axes in zip(leaf.shape, sharding.spec, strict=False):
         axes = (axes,) if isinstance(axes, str) else axes or ()
         devices = 1
         for axis in axes:
             devices *= sharding.mesh.shape[axis]
         if dimension % devices:
             raise InputError(
-                f"{'/'.join(_names(path))} {tuple(leaf.shape)}: {dimension} is not divided by the {devices} devices "
-                f"of mesh axis {axes}; choose another Layout"
+                f"{'/'.join(_names(path))} {tuple(leaf.shape)}: {dimension} is not divided by the {devices} "
+                f"devices of mesh axis {axes}; choose another Layout"
             )

@@ -70,11 +70,13 @@ class PerLayerState(NamedTuple):
 
 
 def per_layer(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Applies `transformation` to each layer of the sub-tree `layers` on its own, and to the rest as it is."""
+    """Applies `transformation` to each layer of the sub-tree `layers` on its own, and to the rest as is."""
 
     def init(params: dict) -> PerLayerState:
         stacked, single = _split(params)
-        return PerLayerState(jax.vmap(transformation.init)(stacked) if stacked else None, transformation.init(single))
+        return PerLayerState(
+            jax.vmap(transformation.init)(stacked) if stacked else None, transformation.init(single)
+        )
 
     def update(updates: dict, state: PerLayerState, params: dict) -> tuple[dict, PerLayerState]:
         stacked, single = _split(updates)
@@ -83,7 +85,9 @@ def per_layer(transformation: optax.GradientTransformation) -> optax.GradientTra
         stacked_state = None
         if stacked:
             stacked, stacked_state = jax.vmap(transformation.update)(stacked, state.stacked, stacked_params)
-        return {name: (stacked | single)[name] for name in updates}, PerLayerState(stacked_state, single_state)
+        return {name: (stacked | single)[name] for name in updates}, PerLayerState(
+            stacked_state, single_state
+        )
 
     return optax.GradientTransformation(init, update)
 

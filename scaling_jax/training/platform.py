@@ -34,7 +34,7 @@ def worker_environment() -> dict[str, str]:
 
 
 def prepare_process() -> None:
-    """Sets XLA's flags and the persistent compilation cache of this process; call before any JAX computation."""
+    """Sets XLA's flags and the compilation cache of this process; call before any JAX computation."""
     os.environ["XLA_FLAGS"] = _xla_flags(os.environ.get("XLA_FLAGS", ""))
     import jax
 

@@ -116,7 +116,12 @@ def pretrain(
         (jax.process_index(), jax.process_count()),
     )
     loop = LoopSettings(
-        max(steps), settings.eval_interval, settings.steps_per_call, 0, settings.checkpoint_interval, tuple(steps)
+        max(steps),
+        settings.eval_interval,
+        settings.steps_per_call,
+        0,
+        settings.checkpoint_interval,
+        tuple(steps),
     )
     about = {
         "kind": "pretrained",
@@ -169,7 +174,11 @@ def load_base(checkpoint: Path, layout: Layout) -> tuple[DecoderConfig, Any, dic
     config = DecoderConfig(**about["model"])
     program = Program(config, Full(), Optimizer(), layout)
     abstract = counts.abstract_parameters(config)
-    return config, checkpoints.restore(checkpoint, checkpoints.like(abstract, program.shardings["params"])), about
+    return (
+        config,
+        checkpoints.restore(checkpoint, checkpoints.like(abstract, program.shardings["params"])),
+        about,
+    )
 
 
 def check_enough_windows(store: TokenStore, settings: PretrainSettings, token_levels: Iterable[int]) -> None:
@@ -220,7 +229,7 @@ def _record(
             "step_seconds": seconds / done,
             "tokens_per_second": done * tokens_per_step / seconds if seconds else None,
             "flops_per_token": flops,
-            "flops_formula": "3 x forward; forward = 2 per matrix parameter + causal attention + output embedding",
+            "flops_formula": "3 x forward: 2 per matrix parameter, causal attention, output embedding",
             "peak_memory_bytes": records.peak_memory_bytes(program.train_memory_bytes()),
             "compile_seconds": program.compile_seconds(),
         },

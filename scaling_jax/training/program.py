@@ -57,7 +57,9 @@ class Program:
     @functools.cached_property
     def shardings(self) -> dict[str, Any]:
         """Shardings of the base parameters and of what the method adds, by collection."""
-        return self.layout.parameter_shardings(dict(counts.abstract_variables(self.model, self.method)), self.mesh)
+        return self.layout.parameter_shardings(
+            dict(counts.abstract_variables(self.model, self.method)), self.mesh
+        )
 
     def initial_parameters(self, seed: int) -> Any:
         """Random base parameters, sharded."""
@@ -88,7 +90,7 @@ class Program:
         return self._compiled("train", _train, state, base, placed, jnp.asarray(rates, jnp.float32))
 
     def evaluate(self, tuned: Any, base: Any, batches: Batch) -> tuple[jax.Array, jax.Array]:
-        """(sum of nats, sum of weights) of each batch: float32 [batches] for arrays [batches, rows, length]."""
+        """(sum of nats, sum of weights) of each batch: float32 [batches], from [batches, rows, length]."""
         return self._compiled("evaluate", _evaluate, tuned, base, self._placed(batches))
 
     def trained_parameters(self) -> int:
@@ -101,7 +103,11 @@ class Program:
         for (name, _), compiled in _compiled_programs(self).items():
             analysis = compiled.memory_analysis() if name == "train" else None
             if analysis is not None:
-                kept = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+                kept = (
+                    analysis.argument_size_in_bytes
+                    + analysis.output_size_in_bytes
+                    - analysis.alias_size_in_bytes
+                )
                 sizes.append(kept + analysis.temp_size_in_bytes)
         return max(sizes, default=None)
 
@@ -110,11 +116,18 @@ class Program:
         return _compile_seconds.get(self, 0.0)
 
     def _placed(self, batches: Batch) -> Any:
-        rows, parts = batches["targets"].shape[1] * jax.process_count(), self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        rows, parts = (
+            batches["targets"].shape[1] * jax.process_count(),
+            self.mesh.shape["data"] * self.mesh.shape["fsdp"],
+        )
         if rows % parts:
-            raise InputError(f"a batch of {rows} rows is not divided by the {parts} devices of mesh axes data and fsdp")
+            raise InputError(
+                f"a batch of {rows} rows is not divided by the {parts} devices of mesh axes data and fsdp"
+            )
         sharding = meshes.batch_sharding(self.mesh, 1)
-        return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batches.items()}
+        return {
+            name: jax.make_array_from_process_local_data(sharding, array) for name, array in batches.items()
+        }
 
     def _compiled(self, name: str, build: Any, *arguments: Any) -> Any:
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(arguments))
@@ -148,7 +161,9 @@ def _added(program: Program) -> Any:
     tokens = jnp.zeros((1, 1), jnp.int32)
 
     def create(params: Any, key: jax.Array) -> Any:
-        _, created = program.module.apply({"params": params}, tokens, tokens, mutable=["tuned"], rngs={"params": key})
+        _, created = program.module.apply(
+            {"params": params}, tokens, tokens, mutable=["tuned"], rngs={"params": key}
+        )
         return nn.unbox(created["tuned"])
 
     return jax.jit(create, out_shardings=program.shardings["tuned"])
@@ -172,10 +187,14 @@ def _abstract_tuned(program: Program) -> Any:
 
 def _state_shardings(program: Program) -> TrainState:
     tuned = _abstract_tuned(program)
-    tuned_shardings, _ = program.method.start(program.shardings["params"], lambda _: program.shardings["tuned"])
+    tuned_shardings, _ = program.method.start(
+        program.shardings["params"], lambda _: program.shardings["tuned"]
+    )
     optimizer = jax.eval_shape(program.optimizer.transformation().init, tuned)
     one = meshes.replicated(program.mesh)
-    return TrainState(one, tuned_shardings, meshes.like_parameters(optimizer, tuned, tuned_shardings, program.mesh))
+    return TrainState(
+        one, tuned_shardings, meshes.like_parameters(optimizer, tuned, tuned_shardings, program.mesh)
+    )
 
 
 @functools.cache

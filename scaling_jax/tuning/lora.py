@@ -38,7 +38,7 @@ class LoRA(TuningMethod):
         unknown = set(self.targets) - set(ATTENTION_AND_FEED_FORWARD)
         if unknown or not self.targets:
             raise InputError(
-                f"lora.targets = {tuple(self.targets)}: {sorted(unknown) or 'nothing'} matches no projection; "
+                f"lora.targets = {self.targets}: {sorted(unknown) or 'nothing'} matches no projection: "
                 f"those that exist: {', '.join(ATTENTION_AND_FEED_FORWARD)}"
             )
 
@@ -62,21 +62,28 @@ class LoRA(TuningMethod):
         features_in, features_out = inputs.shape[-1], module.features
         if self.rank > min(features_in, features_out):
             raise InputError(
-                f"lora.rank = {self.rank} is above the smaller side of {module.name} [{features_in}, {features_out}]"
+                f"lora.rank = {self.rank} is above the smaller side of "
+                f"{module.name} [{features_in}, {features_out}]"
             )
         axis_in, axis_out = module.axes
         # uniform(-1/sqrt(in), 1/sqrt(in)): kaiming-uniform with a = sqrt(5)
         uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
         down = tuned_variable(module, "lora_a", uniform, (features_in, self.rank), (axis_in, None))
-        up = tuned_variable(module, "lora_b", nn.initializers.zeros, (self.rank, features_out), (None, axis_out))
+        up = tuned_variable(
+            module, "lora_b", nn.initializers.zeros, (self.rank, features_out), (None, axis_out)
+        )
         low_rank = jnp.dot(jnp.dot(inputs, down.astype(inputs.dtype)), up.astype(inputs.dtype))
         return project(inputs) + self.scale * low_rank
 
     def merge(self, tuned: Any, base: Any) -> Any:
         def merged(tuned_part: Any, base_part: Any) -> Any:
             if "lora_a" in tuned_part:
-                update = jnp.matmul(tuned_part["lora_a"], tuned_part["lora_b"], precision=jax.lax.Precision.HIGHEST)
-                return base_part | {"kernel": base_part["kernel"] + self.scale * update.astype(base_part["kernel"].dtype)}
+                update = jnp.matmul(
+                    tuned_part["lora_a"], tuned_part["lora_b"], precision=jax.lax.Precision.HIGHEST
+                )
+                return base_part | {
+                    "kernel": base_part["kernel"] + self.scale * update.astype(base_part["kernel"].dtype)
+                }
             return base_part | {name: merged(part, base_part[name]) for name, part in tuned_part.items()}
 
         return merged(tuned, base)

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.studies.small_study import VocabularyFile, write_gin, write_stores
 
 from scaling_jax.cli.main import main
 from scaling_jax.studies.results import COLUMNS, COST_COLUMNS
+from tests.studies.small_study import VocabularyFile, write_gin, write_stores
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,16 @@ def test_a_second_call_redoes_nothing(finished, capsys):
 def test_killed_and_rerun_equals_uninterrupted(tmp_path, stores, finished):
     gin_file = write_gin(tmp_path / "study.gin", stores)
     out = tmp_path / "study"
-    command = [sys.executable, "-m", "scaling_jax.cli.main", "study", "--gin_file", str(gin_file), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "scaling_jax.cli.main",
+        "study",
+        "--gin_file",
+        str(gin_file),
+        "--out",
+        str(out),
+    ]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while len(list(out.glob("runs/*/record.json"))) < 5:
@@ -110,7 +119,16 @@ def test_killed_and_rerun_equals_uninterrupted(tmp_path, stores, finished):
 def test_workers_die_with_their_study(tmp_path, stores):
     gin_file = write_gin(tmp_path / "study.gin", stores)
     out = tmp_path / "study"
-    command = [sys.executable, "-m", "scaling_jax.cli.main", "study", "--gin_file", str(gin_file), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "scaling_jax.cli.main",
+        "study",
+        "--gin_file",
+        str(gin_file),
+        "--out",
+        str(out),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         if "worker" in line:
@@ -159,7 +177,9 @@ def test_a_folder_with_other_things_is_refused(tmp_path, stores, capsys):
 )
 def test_bad_bindings_are_refused(tmp_path, stores, capsys, binding, message):
     gin_file = write_gin(tmp_path / "study.gin", stores)
-    error = refused(["study", "--gin_file", str(gin_file), "--gin", binding, "--out", str(tmp_path / "out")], capsys)
+    error = refused(
+        ["study", "--gin_file", str(gin_file), "--gin", binding, "--out", str(tmp_path / "out")], capsys
+    )
     assert message in error
 
 
