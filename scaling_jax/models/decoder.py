@@ -103,14 +103,15 @@ class _ScannedLayer(nn.Module):
 
     @nn.compact
     def __call__(self, hidden: jax.Array, _: None) -> tuple[jax.Array, None]:
-        return _rematerialised(self.config.remat)(self.config, self.hook, name="layer")(hidden), None
+        return _layer(self.config)(self.config, self.hook, name="layer")(hidden), None
 
 
-def _rematerialised(policy: str) -> type[nn.Module]:
-    if policy == "none":
+def _layer(config: DecoderConfig) -> type[nn.Module]:
+    if config.remat == "none":
         return DecoderLayer
     policies = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
-    return nn.remat(DecoderLayer, policy=policies[policy], prevent_cse=False)
+    # Between the loops of a scan nothing can be shared; without loops XLA would undo the recomputation.
+    return nn.remat(DecoderLayer, policy=policies[config.remat], prevent_cse=config.unroll == config.layers)
 
 
 def _stacked_layers(config: DecoderConfig) -> type[nn.Module]:
