@@ -98,18 +98,13 @@ class Program:
         return counts.size(_abstract_tuned(self))
 
     def train_memory_bytes(self) -> int | None:
-        """Bytes on one device that the compiled training step needs at its peak, None before it has run."""
-        sizes = []
-        for (name, _), compiled in _compiled_programs(self).items():
-            analysis = compiled.memory_analysis() if name == "train" else None
-            if analysis is not None:
-                kept = (
-                    analysis.argument_size_in_bytes
-                    + analysis.output_size_in_bytes
-                    - analysis.alias_size_in_bytes
-                )
-                sizes.append(kept + analysis.temp_size_in_bytes)
-        return max(sizes, default=None)
+        """Bytes that the training step called last needs on one device at its peak; None before the first."""
+        compiled = _last_called.get((self, "train"))
+        analysis = compiled.memory_analysis() if compiled is not None else None
+        if analysis is None:
+            return None
+        kept = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+        return kept + analysis.temp_size_in_bytes
 
     def compile_seconds(self) -> float:
         """Seconds that this process has spent compiling this program."""
@@ -136,10 +131,12 @@ class Program:
             began = time.perf_counter()
             cache[name, shapes] = build(self).lower(*arguments).compile()
             _compile_seconds[self] = self.compile_seconds() + time.perf_counter() - began
+        _last_called[self, name] = cache[name, shapes]
         return cache[name, shapes](*arguments)
 
 
 _compile_seconds: dict[Program, float] = {}
+_last_called: dict[tuple[Program, str], jax.stages.Compiled] = {}
 
 
 @functools.cache
