@@ -23,15 +23,14 @@ def run(arguments) -> int:
     from scaling_jax.training import platform
 
     platform.prepare_process()
-    from scaling_jax.cli.progress import claim_run, evaluation_printer
-    from scaling_jax.studies.configurables import finetune
+    from scaling_jax.cli.progress import evaluation_printer, run_once
+    from scaling_jax.training.finetune import FinetuneRun, finetune
 
-    configuration.parse_arguments(arguments, ["scaling_jax.studies.configurables"])
-    folder = Path(arguments.out)
-    if not claim_run(folder):
-        print(f"{folder}: finished before, nothing redone")
+    record = run_once(
+        arguments, lambda folder: finetune(configuration.call(FinetuneRun), folder, evaluation_printer())
+    )
+    if record is None:
         return 0
-    record = finetune.finetune(configuration.call(finetune.FinetuneRun), folder, evaluation_printer())
     results, costs = record["results"], record["costs"]
     if record["status"] != "done":
         print(f"{record['status']}: {record['reason']}")
@@ -42,6 +41,6 @@ def run(arguments) -> int:
     )
     print(
         f"{record['parameters']['trained']:,} trained parameters, {costs['train_seconds']:.1f} s; "
-        f"record {folder / 'record.json'}"
+        f"record {Path(arguments.out) / 'record.json'}"
     )
     return 0

@@ -22,21 +22,20 @@ def run(arguments) -> int:
     from scaling_jax.training import platform
 
     platform.prepare_process()
-    from scaling_jax.cli.progress import claim_run, evaluation_printer
-    from scaling_jax.studies.configurables import pretrain
+    from scaling_jax.cli.progress import evaluation_printer, run_once
+    from scaling_jax.training.pretrain import PretrainRun, pretrain
 
-    configuration.parse_arguments(arguments, ["scaling_jax.studies.configurables"])
-    folder = Path(arguments.out)
-    if not claim_run(folder):
-        print(f"{folder}: finished before, nothing redone")
+    def make(folder: Path) -> dict:
+        wanted = configuration.call(PretrainRun)
+        levels = tuple(wanted.tokens)
+        return pretrain(wanted.model, wanted.store, levels, wanted.seed, folder, evaluation_printer())
+
+    record = run_once(arguments, make)
+    if record is None:
         return 0
-    wanted = configuration.call(pretrain.PretrainRun)
-    record = pretrain.pretrain(
-        wanted.model, wanted.store, tuple(wanted.tokens), wanted.seed, folder, evaluation_printer()
-    )
     costs = record["costs"]
     print(f"{record['model']}: {record['status']} {record['reason']}".rstrip())
     print(f"{costs['train_seconds']:.1f} s, {costs['tokens_per_second'] or 0:,.0f} tokens/s")
     for level in record["levels"]:
-        print(f"{folder / level['checkpoint']}: {level['pretrain_tokens']:,} tokens")
+        print(f"{Path(arguments.out) / level['checkpoint']}: {level['pretrain_tokens']:,} tokens")
     return 0 if record["status"] == "done" else 1

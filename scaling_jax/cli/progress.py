@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from scaling_jax import configuration, files
 from scaling_jax.errors import InputError
@@ -25,6 +26,20 @@ def claim_run(folder: Path) -> bool:
         raise InputError(f"{folder} is not empty and holds no run: give a new --out")
     files.write_text(config, configuration.resolved())
     return True
+
+
+def run_once(arguments, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any] | None:
+    """Parses gin and makes the run in `--out`; None where it was finished before.
+
+    Raises:
+        InputError: see `claim_run`, and what gin or the run refuses.
+    """
+    folder = Path(arguments.out)
+    configuration.parse_arguments(arguments, ["scaling_jax.studies.configurables"])
+    if not claim_run(folder):
+        print(f"{folder}: finished before, nothing redone")
+        return None
+    return make(folder)
 
 
 def evaluation_printer() -> Callable:

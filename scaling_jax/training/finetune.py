@@ -18,6 +18,7 @@ import numpy as np
 from scaling_jax import configuration
 from scaling_jax.data import batches as data_batches
 from scaling_jax.data.batches import TrainingBatches
+from scaling_jax.data.store import Split, TokenStore
 from scaling_jax.errors import InputError
 from scaling_jax.models import counts
 from scaling_jax.training import checkpoints, data_sets, records
@@ -114,6 +115,19 @@ def _base_at(path: str, layout: Layout) -> Any:
     return load_base(Path(path), layout)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Ready:
+    """All that a run reads, opened and checked."""
+
+    settings: FinetuneSettings
+    store: TokenStore
+    base: Any
+    about: dict[str, Any]
+    program: Program
+    split: Split
+    subset: np.ndarray
+
+
 def finetune(
     run: FinetuneRun, folder: Path, on_evaluation: Callable[[Progress], None] = lambda progress: None
 ) -> dict[str, Any]:
@@ -122,6 +136,70 @@ def finetune(
     Raises:
         InputError: more examples asked than exist, another vocabulary than the checkpoint's, no checkpoint.
     """
+    ready = _open(run)
+    settings, store, program = ready.settings, ready.store, ready.program
+    state, frozen = program.start(ready.base, run.seed)
+    environment = records.environment(settings.layout)
+    about = _about(run, ready)
+    loop = LoopSettings(
+        settings.steps(len(ready.subset)),
+        settings.eval_interval,
+        settings.steps_per_call,
+        settings.patience,
+        settings.checkpoint_interval,
+    )
+    plan = {
+        "about": about,
+        "settings": settings,
+        "examples": len(ready.subset),
+        "seed": run.seed,
+        "subset": run.subset_seed,
+        "store": store.manifest_hash(),
+        "environment": records.fixed_by(environment),
+    }
+    outcome = train(
+        program,
+        state,
+        frozen,
+        _batches(run, ready),
+        settings.schedule.rates(settings.learning_rate, loop.steps),
+        data_sets.evaluation_at(run.store, "dev", settings.dev_examples, settings.eval_batch_size),
+        loop,
+        folder,
+        records.plain(plan),
+        on_evaluation=on_evaluation,
+    )
+    test_loss = checkpoint_bytes = None
+    if outcome.progress.status == "done":
+        test = data_sets.evaluation_at(run.store, "test", settings.test_examples, settings.eval_batch_size)
+        test_loss = mean_loss(program, outcome.best, frozen, test)
+        if settings.keep_checkpoint == "best":
+            best_step = {"step": outcome.progress.best_step}
+            checkpoint_bytes = checkpoints.save(folder / "checkpoint", outcome.best, about | best_step)
+    record = {
+        **_identity(run, ready),
+        "status": outcome.progress.status,
+        "reason": outcome.progress.reason,
+        "results": _results(outcome, test_loss),
+        "metrics": outcome.progress.history,
+        "costs": _costs(ready, outcome.progress, checkpoint_bytes),
+        "seeds": {"seed": run.seed, "subset_seed": run.subset_seed},
+        "data": {
+            "store": store.manifest_hash(),
+            "task": store.manifest["task"],
+            "examples": len(ready.subset),
+        },
+        "settings": records.plain(settings),
+        "config": configuration.resolved(),
+        "environment": environment,
+    }
+    records.write_events(folder, outcome.progress)
+    records.write(folder, record)
+    finish(folder)
+    return record
+
+
+def _open(run: FinetuneRun) -> _Ready:
     settings = settings_for(run.method, run.learning_rate)
     store = data_sets.store_at(run.store)
     if "inputs" not in store.manifest["feature_lengths"]:
@@ -131,78 +209,37 @@ def finetune(
     split = data_sets.split_at(run.store, "train")
     examples = len(split) if run.examples is None else run.examples
     subset = data_batches.nested_subset(len(split), examples, run.subset_seed)
-
     method = named_method(run.method, run.tuning_size)
     program = Program(config, method, settings.optimizer, settings.layout, settings.microbatches)
-    state, frozen = program.start(base, run.seed)
-    batches = TrainingBatches(
-        split,
-        subset,
-        settings.batch_size,
+    return _Ready(settings, store, base, about, program, split, subset)
+
+
+def _batches(run: FinetuneRun, ready: _Ready) -> TrainingBatches:
+    return TrainingBatches(
+        ready.split,
+        ready.subset,
+        ready.settings.batch_size,
         data_sets.buckets_at(run.store),
-        store.vocabulary.pad_id,
+        ready.store.vocabulary.pad_id,
         run.seed,
         (jax.process_index(), jax.process_count()),
     )
-    loop = LoopSettings(
-        settings.steps(len(subset)),
-        settings.eval_interval,
-        settings.steps_per_call,
-        settings.patience,
-        settings.checkpoint_interval,
-    )
-    environment = records.environment(settings.layout)
-    tuned_about = {
+
+
+def _about(run: FinetuneRun, ready: _Ready) -> dict[str, Any]:
+    """What the checkpoint of this run says of itself."""
+    return {
         "kind": "tuned",
-        "method": {"name": run.method, **dataclasses.asdict(method)},
-        "base": {"path": str(run.base), "hash": about["hash"], "pretrain_tokens": about["pretrain_tokens"]},
-        "model": about["model"],
-        "vocabulary_sha256": about["vocabulary_sha256"],
+        "method": {"name": run.method, **dataclasses.asdict(ready.program.method)},
+        "base": _base(run, ready),
+        "model": ready.about["model"],
+        "vocabulary_sha256": ready.about["vocabulary_sha256"],
     }
-    plan = {"about": tuned_about, "settings": settings, "examples": len(subset), "seed": run.seed}
-    plan |= {
-        "store": store.manifest_hash(),
-        "environment": records.fixed_by(environment),
-        "subset": run.subset_seed,
-    }
-    outcome = train(
-        program,
-        state,
-        frozen,
-        batches,
-        settings.schedule.rates(settings.learning_rate, loop.steps),
-        data_sets.evaluation_at(run.store, "dev", settings.dev_examples, settings.eval_batch_size),
-        loop,
-        folder,
-        records.plain(plan),
-        on_evaluation=on_evaluation,
-    )
-    test_loss = None
-    if outcome.progress.status == "done":
-        test = data_sets.evaluation_at(run.store, "test", settings.test_examples, settings.eval_batch_size)
-        test_loss = mean_loss(program, outcome.best, frozen, test)
-    checkpoint_bytes = None
-    if settings.keep_checkpoint == "best" and outcome.progress.status == "done":
-        checkpoint_bytes = checkpoints.save(
-            folder / "checkpoint", outcome.best, tuned_about | {"step": outcome.progress.best_step}
-        )
-    record = {
-        **_identity(run, program, about, len(subset), data_batches.target_tokens(split, subset)),
-        "status": outcome.progress.status,
-        "reason": outcome.progress.reason,
-        "results": _results(outcome, test_loss),
-        "metrics": outcome.progress.history,
-        "costs": _costs(program, outcome.progress, settings, batches, checkpoint_bytes),
-        "seeds": {"seed": run.seed, "subset_seed": run.subset_seed},
-        "data": {"store": store.manifest_hash(), "task": store.manifest["task"], "examples": len(subset)},
-        "settings": records.plain(settings),
-        "config": configuration.resolved(),
-        "environment": environment,
-    }
-    records.write_events(folder, outcome.progress)
-    records.write(folder, record)
-    finish(folder)
-    return record
+
+
+def _base(run: FinetuneRun, ready: _Ready) -> dict[str, Any]:
+    about = ready.about
+    return {"path": str(run.base), "hash": about["hash"], "pretrain_tokens": about["pretrain_tokens"]}
 
 
 def evaluate_checkpoint(
@@ -245,16 +282,15 @@ def evaluate_checkpoint(
     return mean_loss(program, tuned, frozen, evaluation), count
 
 
-def _identity(
-    run: FinetuneRun, program: Program, about: dict[str, Any], examples: int, target_tokens: int
-) -> dict[str, Any]:
+def _identity(run: FinetuneRun, ready: _Ready) -> dict[str, Any]:
+    program = ready.program
     return {
         "kind": "finetuning",
         "method": run.method,
         "model": program.model.name,
-        "base": {"path": str(run.base), "hash": about["hash"], "pretrain_tokens": about["pretrain_tokens"]},
-        "finetune_examples": examples,
-        "finetune_tokens": target_tokens,
+        "base": _base(run, ready),
+        "finetune_examples": len(ready.subset),
+        "finetune_tokens": data_batches.target_tokens(ready.split, ready.subset),
         "tuning_size": program.method.tuning_size,
         "parameters": {
             "total": counts.model_parameters(program.model),
@@ -276,17 +312,12 @@ def _results(outcome: Outcome, test_loss: float | None) -> dict[str, Any]:
     }
 
 
-def _costs(
-    program: Program,
-    progress: Progress,
-    settings: FinetuneSettings,
-    batches: TrainingBatches,
-    checkpoint_bytes: int | None,
-) -> dict[str, Any]:
+def _costs(ready: _Ready, progress: Progress, checkpoint_bytes: int | None) -> dict[str, Any]:
+    program = ready.program
     seconds, steps = progress.train_seconds, max(progress.step, 1)
-    lengths = batches.split.total_lengths[batches.indices]
-    tokens_per_step = settings.batch_size * float(np.mean(lengths))
-    forward = counts.forward_flops_per_token(program.model, int(round(float(np.mean(lengths)))))
+    mean_length = float(np.mean(ready.split.total_lengths[ready.subset]))
+    tokens_per_step = ready.settings.batch_size * mean_length
+    forward = counts.forward_flops_per_token(program.model, round(mean_length))
     return {
         "train_seconds": seconds,
         "step_seconds": seconds / steps,

@@ -15,7 +15,7 @@ import numpy as np
 
 from scaling_jax import configuration
 from scaling_jax.data.batches import TrainingBatches
-from scaling_jax.data.store import TokenStore
+from scaling_jax.data.store import Split, TokenStore
 from scaling_jax.errors import InputError
 from scaling_jax.models import counts
 from scaling_jax.models.config import DecoderConfig, named_decoder
@@ -102,26 +102,17 @@ def pretrain(
     split = data_sets.split_at(store_path, "train")
     config = named_decoder(model, store.vocabulary.size)
     tokens_per_step = settings.batch_size * int(store.manifest["feature_lengths"]["targets"])
-    steps = {level_steps(tokens, tokens_per_step): tokens for tokens in sorted(token_levels)}
+    steps = _level_steps(token_levels, tokens_per_step)
     check_enough_windows(store, settings, token_levels)
 
     program = Program(config, Full(), settings.optimizer, settings.layout, settings.microbatches)
-    batches = TrainingBatches(
-        split,
-        np.arange(len(split)),
-        settings.batch_size,
-        (int(store.manifest["feature_lengths"]["targets"]),),
-        store.vocabulary.pad_id,
-        seed,
-        (jax.process_index(), jax.process_count()),
-    )
+    batches = _batches(store, split, settings.batch_size, seed)
     loop = LoopSettings(
         max(steps),
         settings.eval_interval,
         settings.steps_per_call,
-        0,
-        settings.checkpoint_interval,
-        tuple(steps),
+        checkpoint_interval=settings.checkpoint_interval,
+        stop_steps=tuple(steps),
     )
     about = {
         "kind": "pretrained",
@@ -160,6 +151,29 @@ def pretrain(
     records.write(folder, record)
     finish(folder)
     return record
+
+
+def _level_steps(token_levels: Iterable[int], tokens_per_step: int) -> dict[int, int]:
+    """Step -> tokens of every level, ascending."""
+    steps: dict[int, int] = {}
+    for tokens in sorted(token_levels):
+        step = level_steps(tokens, tokens_per_step)
+        if step in steps:
+            raise InputError(
+                f"pretraining to {steps[step]:,} and to {tokens:,} tokens is both step {step} "
+                f"of {tokens_per_step:,} tokens: choose counts further apart"
+            )
+        steps[step] = tokens
+    return steps
+
+
+def _batches(store: TokenStore, split: Split, rows: int, seed: int) -> TrainingBatches:
+    """Every window once per epoch."""
+    window = int(store.manifest["feature_lengths"]["targets"])
+    process = (jax.process_index(), jax.process_count())
+    return TrainingBatches(
+        split, np.arange(len(split)), rows, (window,), store.vocabulary.pad_id, seed, process
+    )
 
 
 def load_base(checkpoint: Path, layout: Layout) -> tuple[DecoderConfig, Any, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What every run writes down of itself: `record.json` and TensorBoard events."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import os
 import platform
@@ -80,6 +81,7 @@ def _version(package: str) -> str | None:
         return None
 
 
+@functools.cache
 def _commit() -> str | None:
     """The commit of the checkout that the package runs from, with "+" where files differ from it."""
     folder = Path(scaling_jax.__file__).parents[1]
