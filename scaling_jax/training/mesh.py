@@ -42,7 +42,8 @@ class Layout:
     def __post_init__(self):
         if self.data < 0 or self.fsdp < 1 or self.tensor < 1:
             raise InputError(
-                f"Layout data {self.data} x fsdp {self.fsdp} x tensor {self.tensor}: at least 1 (data: or 0)"
+                f"Layout data {self.data} x fsdp {self.fsdp} x tensor {self.tensor}: "
+                "all at least 1 (data: or 0)"
             )
         # gin gives lists, jit's cache needs what can be hashed
         rules = tuple((name, tuple(axes) if isinstance(axes, list) else axes) for name, axes in self.rules)

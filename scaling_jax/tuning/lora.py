@@ -38,7 +38,7 @@ class LoRA(TuningMethod):
         unknown = set(self.targets) - set(ATTENTION_AND_FEED_FORWARD)
         if unknown or not self.targets:
             raise InputError(
-                f"lora.targets = {self.targets}: {sorted(unknown) or 'nothing'} matches no projection: "
+                f"lora.targets = {self.targets}: {sorted(unknown) or 'nothing'} matches no projection; "
                 f"those that exist: {', '.join(ATTENTION_AND_FEED_FORWARD)}"
             )
 
