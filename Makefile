@@ -45,30 +45,22 @@ mkdir -p "$(ROOM)"; touch $(2); \
 echo "Installed in $$((SECONDS - start)) s"
 endef
 
-.PHONY: same-python help quickstart test test-slow parity benchmark
+.PHONY: same-python help quickstart test test-slow
 
 help:
 	@echo "make quickstart   a study of small runs on a synthetic language, its law and its report"
 	@echo "make test         the fast tests"
 	@echo "make test-slow    the tests that train for longer"
-	@echo "make parity       comparisons with PyTorch, transformers and peft (installs them)"
-	@echo "make benchmark    ratios against named peers (installs them)"
 
 quickstart: $(ROOM)/tasks
 	@$(VENV)/bin/scaling-jax study --gin_file gin_configs/studies/quickstart.gin --out $(STUDY)
 	@$(VENV)/bin/scaling-jax report $(STUDY)
 
 test: $(ROOM)/test
-	@$(PYTEST) -m "not slow and not parity and not benchmark" --require_extras tasks,test
+	@$(PYTEST) -m "not slow" --require_extras tasks,test
 
 test-slow: $(ROOM)/test
 	@$(PYTEST) -m slow --require_extras tasks,test
-
-parity: $(ROOM)/parity
-	@$(PYTEST) -m parity --require_extras tasks,test,parity
-
-benchmark: $(ROOM)/parity
-	@$(PYTEST) -m benchmark -n 0 -s --require_extras tasks,test,parity
 
 # A named Python that an environment made earlier does not have would otherwise be ignored in silence.
 same-python:
@@ -87,8 +79,5 @@ $(ROOM)/tasks: $(PACKAGING) | same-python
 
 $(ROOM)/test: $(PACKAGING) | same-python
 	@$(call install,tasks$(comma)test,"$(ROOM)/tasks" "$(ROOM)/test")
-
-$(ROOM)/parity: $(PACKAGING) | same-python
-	@$(call install,tasks$(comma)test$(comma)parity,"$(ROOM)/tasks" "$(ROOM)/test" "$(ROOM)/parity")
 
 comma := ,
