@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent
 # Lower bounds are the oldest versions, upper bounds the newest minor versions, that the tests ran
 # on. The exact versions behind a study are its own record; `constraints.txt` pins those we ship on.
 CORE = [
-    "jax>=0.8.0,<0.11",
+    "jax>=0.8.2,<0.11",
     "flax>=0.12.0,<0.13",
     "optax>=0.2.5,<0.3",
     "orbax-checkpoint>=0.11.25,<0.13",
@@ -37,8 +37,8 @@ EXTRAS = {
     ],
     # Preparing data sets too large for one machine.
     "beam": ["apache-beam>=2.70,<3"],
-    "gpu": ["jax[cuda12]>=0.8.0,<0.11"],
-    "tpu": ["jax[tpu]>=0.8.0,<0.11"],
+    "gpu": ["jax[cuda12]>=0.8.2,<0.11"],
+    "tpu": ["jax[tpu]>=0.8.2,<0.11"],
     # Side-by-side comparison with the PyTorch libraries.
     "parity": ["torch>=2.9,<3", "transformers>=5,<6", "peft>=0.18,<1"],
     "test": ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.115,<7", "setuptools>=77"],
