@@ -42,20 +42,6 @@ def column_names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def fixed_columns(text: str) -> tuple[str, ...]:
-    """Columns that the expression holds at one value: `column == constant` joined by `and`."""
-    tree = _parse(text)
-    clauses = tree.values if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And) else [tree]
-    fixed = []
-    for clause in clauses:
-        if isinstance(clause, ast.Compare) and len(clause.ops) == 1 and isinstance(clause.ops[0], ast.Eq):
-            sides = (clause.left, clause.comparators[0])
-            names = [side.id for side in sides if isinstance(side, ast.Name)]
-            constants = [side for side in sides if isinstance(side, ast.Constant)]
-            fixed += names if len(names) == 1 and constants else []
-    return tuple(fixed)
-
-
 def evaluate(text: str, columns: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
     """Evaluates over all rows.
 

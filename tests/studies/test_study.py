@@ -38,6 +38,11 @@ def without_costs(rows: list[dict]) -> list[dict]:
     return [{key: value for key, value in row.items() if key not in COST_COLUMNS} for row in rows]
 
 
+def study_command(gin_file: Path, out: Path) -> list[str]:
+    program = [sys.executable, "-m", "scaling_jax.cli.main"]
+    return [*program, "study", "--gin_file", str(gin_file), "--out", str(out)]
+
+
 def test_every_point_is_a_row_with_a_loss(finished):
     rows = rows_of(finished)
     assert tuple(rows[0]) == tuple(COLUMNS)
@@ -94,16 +99,7 @@ def test_a_second_call_redoes_nothing(finished, capsys):
 def test_killed_and_rerun_equals_uninterrupted(tmp_path, stores, finished):
     gin_file = write_gin(tmp_path / "study.gin", stores)
     out = tmp_path / "study"
-    command = [
-        sys.executable,
-        "-m",
-        "scaling_jax.cli.main",
-        "study",
-        "--gin_file",
-        str(gin_file),
-        "--out",
-        str(out),
-    ]
+    command = study_command(gin_file, out)
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while len(list(out.glob("runs/*/record.json"))) < 5:
@@ -119,16 +115,7 @@ def test_killed_and_rerun_equals_uninterrupted(tmp_path, stores, finished):
 def test_workers_die_with_their_study(tmp_path, stores):
     gin_file = write_gin(tmp_path / "study.gin", stores)
     out = tmp_path / "study"
-    command = [
-        sys.executable,
-        "-m",
-        "scaling_jax.cli.main",
-        "study",
-        "--gin_file",
-        str(gin_file),
-        "--out",
-        str(out),
-    ]
+    command = study_command(gin_file, out)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         if "worker" in line:
