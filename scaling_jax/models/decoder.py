@@ -118,7 +118,7 @@ def _stacked_layers(config: DecoderConfig) -> type[nn.Module]:
     return nn.scan(
         _ScannedLayer,
         variable_axes={"params": 0, "tuned": 0},
-        split_rngs={"params": True},
+        split_rngs={"params": True, "dropout": True},
         length=config.layers,
         unroll=config.unroll,
         metadata_params={nn.PARTITION_NAME: "layers"},
