@@ -1,7 +1,12 @@
 """The two places where a tuning method may reach into a model.
 
-A model holds one hook and calls it at every projection and once after the token embedding; it
-names no method. The hook is a frozen dataclass, so that jit's cache sees which one it is.
+A model holds one hook and calls it at every projection and once after each stack's token embedding;
+it names no method. The hook is a frozen dataclass, so that jit's cache sees which one it is.
+
+`module.path` says where: projections are `.../attention/query` (also key, value, out; self-attention),
+`.../cross_attention/query` and so on, `.../feed_forward/gate` (also up, down). A decoder's layers
+begin with `layers`, those of an encoder-decoder with `encoder` or `decoder`. Inside layers a hook may
+ask for the random stream `dropout`, which differs from layer to layer.
 """
 
 import dataclasses
@@ -27,8 +32,9 @@ class Hook:
     def embed(self, module: nn.Module, embeddings: jax.Array, table: jax.Array) -> jax.Array:
         """Embeddings [batch, length + prefix, model_dim] from [batch, length, model_dim].
 
-        `table` [vocabulary, model_dim] is on the scale of the embeddings. The model cuts the prefix
-        off again before the loss.
+        `table` [vocabulary, model_dim] is on the scale of the embeddings. `module.path[0]` is
+        "embedding" in a decoder, "encoder" or "decoder" in an encoder-decoder. The model cuts the
+        prefix off again before the loss; a prefix of the encoder is read by the decoder.
         """
         return embeddings
 
