@@ -4,7 +4,7 @@ import pytest
 
 from scaling_jax import configuration
 from scaling_jax.errors import InputError
-from scaling_jax.models.config import named_decoder
+from scaling_jax.models.families import named_model
 from scaling_jax.training.finetune import settings_for
 from scaling_jax.training.pretrain import PretrainSettings
 from scaling_jax.training.schedules import Schedule
@@ -109,7 +109,7 @@ def test_what_was_resolved_can_be_parsed_again(tmp_path):
         *[f"a/decoder_config.{name}=4" for name in ("heads", "head_dim", "feed_forward_dim")],
         files=[str(tmp_path / "again.gin")],
     )
-    assert (named_decoder("a", 10).model_dim, named_decoder("a", 10).layers) == (48, 3)
+    assert (named_model("a", 10).model_dim, named_model("a", 10).layers) == (48, 3)
 
 
 def test_imports(tmp_path):

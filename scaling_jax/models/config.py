@@ -1,28 +1,59 @@
-"""The shape of a decoder and how it is executed.
+"""The shape of a model and how it is executed: one config for all architectures.
 
-Sizes are gin files (`gin_configs/models/`), each binding `decoder_config` under a scope that is
-the size's name, so that one study can hold many: `decoder_1b/decoder_config.layers = 16`.
+Sizes are gin files (`gin_configs/models/`), each binding one family's function under a scope that is
+the size's name, so that one study can hold many: `decoder_1b/decoder_config.layers = 16`. A family
+(`families.py`) is nothing but defaults for the fields of `ModelConfig`.
 """
 
 import dataclasses
+from typing import Any
 
-import gin
+from scaling_jax.errors import InputError
 
-from scaling_jax.errors import InputError, did_you_mean
+PROJECTIONS = ("query", "key", "value", "out", "gate", "up", "down")
+CHOICES = {
+    "activation": ("gelu", "silu", "relu"),
+    "feed_forward": ("gated", "plain"),
+    "positions": ("rotary", "relative"),
+    "attention_scale": ("head_dim", "none"),
+    "embedding_scale": ("width", "none"),
+    "output": ("tied", "tied_scaled", "untied"),
+    "remat": ("none", "full", "dots"),
+    "dtype": ("float32", "bfloat16"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
-class DecoderConfig:
-    """A decoder-only Transformer as in Zhang et al. 2024, Table 3.
+class ModelConfig:
+    """A Transformer with RMSNorm before each block; by default the decoder of Zhang et al. 2024, Table 3.
 
-    Multi-query attention (`key_value_heads` 1), rotary positions, gated feed-forward, RMSNorm
-    before each block, input and output embedding tied.
-
-    `dtype` is that of activations and products; parameters are float32. `remat` is what the
-    backward pass recomputes: "none", "full", or "dots" (all but matrix products). `unroll` is how
-    many layers one iteration of the layer scan holds (`layers` = no scan); it changes no result's
-    meaning and no parameter's layout. `logits_chunk` is the greatest number of positions whose
-    float32 logits exist at one time; 0 picks it from the vocabulary's size.
+    Attributes:
+        name: of the size.
+        layers: of the decoder.
+        heads, key_value_heads: 1 key-value head is multi-query attention, `heads` of them multi-head.
+        head_dim, model_dim, feed_forward_dim, vocabulary_size: widths.
+        encoder_layers: 0 for a decoder alone; above, an encoder-decoder whose encoder has so many.
+        activation: "gelu" (its tanh form), "silu" or "relu".
+        feed_forward: "gated" is down(activation(gate) * up) (Shazeer 2020), "plain" down(activation(up)).
+        positions: "rotary" (Su et al. 2021) or "relative" (Raffel et al. 2020: a bias of the attention's
+            scores by distance, the same in all layers of a stack).
+        rotary_base: of the wave lengths.
+        rotary_factor, rotary_low_frequency, rotary_high_frequency, rotary_original_length: LLaMA 3's
+            stretching of long waves; a factor of 1 stretches nothing.
+        relative_buckets, relative_distance: number of distances told apart, and the one from which on
+            all are the same.
+        norm_epsilon: added to the mean square.
+        attention_scale: "head_dim" divides scores by its root, "none" leaves them (T5).
+        embedding_scale: "width" multiplies token embeddings by sqrt(model_dim), "none" leaves them.
+        output: "tied" takes the token embedding as output matrix, "tied_scaled" after dividing hidden
+            states by sqrt(model_dim) (T5 1.0), "untied" has its own.
+        biases: projections that have a bias.
+        dtype: of activations and products; parameters are float32.
+        remat: what the backward pass recomputes: "none", "full", or "dots" (all but matrix products).
+        unroll: layers in one iteration of the layer scan (`layers` = no scan); it changes no result's
+            meaning and no parameter's layout.
+        logits_chunk: greatest number of positions whose float32 logits exist at one time; 0 picks it
+            from the vocabulary's size.
     """
 
     name: str
@@ -33,76 +64,57 @@ class DecoderConfig:
     feed_forward_dim: int
     vocabulary_size: int
     key_value_heads: int = 1
+    encoder_layers: int = 0
     activation: str = "gelu"
+    feed_forward: str = "gated"
+    positions: str = "rotary"
     rotary_base: float = 10_000.0
+    rotary_factor: float = 1.0
+    rotary_low_frequency: float = 1.0
+    rotary_high_frequency: float = 4.0
+    rotary_original_length: int = 8192
+    relative_buckets: int = 32
+    relative_distance: int = 128
+    norm_epsilon: float = 1e-6
+    attention_scale: str = "head_dim"
+    embedding_scale: str = "width"
+    output: str = "tied"
+    biases: tuple[str, ...] = ()
     dtype: str = "float32"
     remat: str = "none"
     unroll: int = 1
     logits_chunk: int = 0
 
     def __post_init__(self):
-        for field, known in (("activation", ("gelu", "silu")), ("remat", ("none", "full", "dots"))):
+        object.__setattr__(self, "biases", tuple(self.biases))  # gin and JSON give lists
+        for field, known in CHOICES.items():
             if getattr(self, field) not in known:
-                raise InputError(
-                    f"{self.name}/decoder_config.{field} = {getattr(self, field)!r}: one of {known}"
-                )
-        if self.dtype not in ("float32", "bfloat16"):
-            raise InputError(f"{self.name}/decoder_config.dtype = {self.dtype!r}: 'float32' or 'bfloat16'")
+                raise self._wrong(field, f"one of {known}")
+        if unknown := set(self.biases) - set(PROJECTIONS):
+            raise self._wrong("biases", f"{sorted(unknown)} is no projection; those are {PROJECTIONS}")
         if self.heads % self.key_value_heads:
-            raise InputError(
-                f"{self.name}/decoder_config.heads = {self.heads} is no multiple of "
-                f"key_value_heads {self.key_value_heads}"
-            )
-        if self.head_dim % 2:
-            raise InputError(
-                f"{self.name}/decoder_config.head_dim = {self.head_dim}: rotary positions need it even"
-            )
-        if not 1 <= self.unroll <= self.layers or self.layers % self.unroll:
-            raise InputError(
-                f"{self.name}/decoder_config.unroll = {self.unroll}: a divisor of layers = {self.layers}"
-            )
+            raise self._wrong("heads", f"no multiple of key_value_heads {self.key_value_heads}")
+        if self.positions == "rotary" and self.head_dim % 2:
+            raise self._wrong("head_dim", "rotary positions need it even")
+        self._check_unroll()
+
+    def _check_unroll(self) -> None:
+        for field in ("layers", "encoder_layers"):
+            count = getattr(self, field)
+            if count and (not 1 <= self.unroll <= count or count % self.unroll):
+                raise self._wrong("unroll", f"a divisor of {field} = {count}")
+
+    def _wrong(self, field: str, what: str) -> InputError:
+        return InputError(f"model {self.name!r}: {field} = {getattr(self, field)!r}: {what}")
 
 
-@gin.configurable(module="models")
-def decoder_config(
-    layers: int,
-    heads: int,
-    head_dim: int,
-    model_dim: int,
-    feed_forward_dim: int,
-    vocabulary_size: int | None = None,
-    key_value_heads: int = 1,
-    activation: str = "gelu",
-    rotary_base: float = 10_000.0,
-    dtype: str = "float32",
-    remat: str = "none",
-    unroll: int = 1,
-    logits_chunk: int = 0,
-) -> dict:
-    """The fields of a `DecoderConfig` from gin; a vocabulary size of None is taken from the data."""
-    return dict(locals())
-
-
-def named_decoder(name: str, data_vocabulary_size: int) -> DecoderConfig:
-    """The decoder that gin calls `name`, for data of the given vocabulary.
+def from_record(fields: dict[str, Any]) -> ModelConfig:
+    """The config that a checkpoint or record wrote as JSON.
 
     Raises:
-        InputError: no such model in the gin files, a missing field, or a vocabulary smaller than the data's.
+        InputError: fields that this version does not know.
     """
-    known = {scope for scope, selector in gin.config._CONFIG if selector.endswith("decoder_config") and scope}
-    if name not in known:
-        raise InputError(
-            f"no model {name!r} in the gin files{did_you_mean(name, known)} "
-            "(a model is bindings such as NAME/decoder_config.layers, see gin_configs/models)"
-        )
-    with gin.config_scope(name):
-        try:
-            fields = decoder_config()
-        except TypeError as error:
-            raise InputError(f"model {name!r}: {' '.join(str(error).split())}") from error
-    size = fields["vocabulary_size"] or data_vocabulary_size
-    if size < data_vocabulary_size:
-        raise InputError(
-            f"{name}/decoder_config.vocabulary_size = {size}, but the data has {data_vocabulary_size} tokens"
-        )
-    return DecoderConfig(name=name, **(fields | {"vocabulary_size": size}))
+    unknown = fields.keys() - {field.name for field in dataclasses.fields(ModelConfig)}
+    if unknown:
+        raise InputError(f"model {fields.get('name')!r} has fields that are not known: {sorted(unknown)}")
+    return ModelConfig(**fields)

@@ -6,23 +6,21 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from scaling_jax.models.config import DecoderConfig
-from scaling_jax.models.decoder import Decoder
+from scaling_jax.models.config import ModelConfig
 from scaling_jax.models.hooks import Hook
+from scaling_jax.models.model import model_of, smallest_batch
 
 NO_HOOK = Hook()
 
 
 @functools.cache
-def abstract_variables(config: DecoderConfig, hook: Hook = NO_HOOK) -> Any:
+def abstract_variables(config: ModelConfig, hook: Hook = NO_HOOK) -> Any:
     """Shapes of every variable, with logical axis names, without memory."""
-    tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    return jax.eval_shape(Decoder(config, hook).init, jax.random.key(0), tokens, tokens)
+    return jax.eval_shape(model_of(config, hook).init, jax.random.key(0), **smallest_batch(config))
 
 
-def abstract_parameters(config: DecoderConfig) -> Any:
+def abstract_parameters(config: ModelConfig) -> Any:
     """Shapes of the base parameters."""
     return nn.unbox(abstract_variables(config)["params"])
 
@@ -32,22 +30,44 @@ def size(tree: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-def model_parameters(config: DecoderConfig) -> int:
+def model_parameters(config: ModelConfig) -> int:
     """Parameters of the base model, embedding included."""
     return size(abstract_variables(config)["params"])
 
 
-def non_embedding_parameters(config: DecoderConfig) -> int:
-    """Parameters of the base model without the tied embedding."""
-    return model_parameters(config) - config.vocabulary_size * config.model_dim
+def non_embedding_parameters(config: ModelConfig) -> int:
+    """Parameters of the base model without the token embedding and an untied output."""
+    tables = 2 if config.output == "untied" else 1
+    return model_parameters(config) - tables * config.vocabulary_size * config.model_dim
 
 
-def forward_flops_per_token(config: DecoderConfig, length: int) -> float:
-    """2 FLOPs per multiply-add: every matrix, the output embedding, and causal attention.
+def forward_flops_per_token(config: ModelConfig, length: float, target_length: float | None = None) -> float:
+    """2 FLOPs per multiply-add: every matrix, the output matrix, and attention's scores and values.
 
-    Attention counts the (length + 1) / 2 keys that a position sees on average, for scores and
-    for values.
+    A causal position sees (length + 1) / 2 keys on average, one of an encoder all.
+
+    Args:
+        config: the model.
+        length: tokens of an example, inputs and targets together.
+        target_length: how many of them an encoder-decoder's decoder reads; None is half. A decoder
+            alone reads all.
     """
-    matrices = non_embedding_parameters(config) - (2 * config.layers + 1) * config.model_dim
-    attention = 2 * 2 * config.layers * config.heads * config.head_dim * (length + 1) / 2
-    return 2 * matrices + 2 * config.vocabulary_size * config.model_dim + attention
+    width = config.heads * config.head_dim
+    if not config.encoder_layers:
+        attention = 2 * 2 * config.layers * width * (length + 1) / 2
+        return 2 * (_matrices(config) + config.vocabulary_size * config.model_dim) + attention
+    targets = length / 2 if target_length is None else target_length
+    inputs = length - targets
+    # Keys and values of the memory are computed once per input, not per target.
+    of_memory = 2 * config.layers * config.model_dim * config.key_value_heads * config.head_dim
+    encoder = _matrices(config, "encoder") + of_memory
+    decoder = _matrices(config, "decoder") - of_memory + config.vocabulary_size * config.model_dim
+    seen = config.encoder_layers * inputs**2 + config.layers * targets * ((targets + 1) / 2 + inputs)
+    return (2 * (inputs * encoder + targets * decoder) + 2 * 2 * width * seen) / length
+
+
+def _matrices(config: ModelConfig, part: str = "") -> int:
+    """Elements of all projections' matrices, of one stack alone if it is named."""
+    flat = jax.tree_util.tree_leaves_with_path(abstract_parameters(config))
+    named = {tuple(str(key.key) for key in path): leaf for path, leaf in flat}
+    return size([leaf for path, leaf in named.items() if path[-1] == "kernel" and part in (path[0], "")])

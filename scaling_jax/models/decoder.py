@@ -1,61 +1,14 @@
-"""The bilingual decoder of Zhang et al. 2024 (Table 3), layers stacked on a leading axis."""
+"""A decoder alone: the bilingual decoder of Zhang et al. 2024 (Table 3), and the LLaMA family."""
 
 import dataclasses
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from scaling_jax.models import loss
-from scaling_jax.models.config import DecoderConfig
+from scaling_jax.models.config import ModelConfig
 from scaling_jax.models.hooks import Hook
-from scaling_jax.models.layers import Attention, FeedForward, RMSNorm
-
-
-class TokenEmbedding(nn.Module):
-    """The tied table [vocabulary, model_dim], and the hook's place before the first layer.
-
-    Rows start with variance 1 / model_dim: unit logits, and unit inputs after sqrt(model_dim).
-    """
-
-    vocabulary_size: int
-    model_dim: int
-    hook: Hook
-
-    @nn.compact
-    def __call__(self, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
-        initializer = nn.with_logical_partitioning(
-            nn.initializers.normal(stddev=self.model_dim**-0.5), ("vocabulary", "embed")
-        )
-        table = self.param("table", initializer, (self.vocabulary_size, self.model_dim))
-        scale = self.model_dim**0.5
-        return self.hook.embed(self, table[tokens] * scale, table * scale), table
-
-
-class DecoderLayer(nn.Module):
-    """Attention and feed-forward, each after a norm and added to what came in."""
-
-    config: DecoderConfig
-    hook: Hook
-
-    @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
-        config, dtype = self.config, jnp.dtype(self.config.dtype)
-        attention = Attention(
-            config.heads,
-            config.key_value_heads,
-            config.head_dim,
-            config.rotary_base,
-            self.hook,
-            dtype,
-            name="attention",
-        )
-        hidden = hidden + attention(RMSNorm(dtype, name="attention_norm")(hidden))
-        feed_forward = FeedForward(
-            config.feed_forward_dim, config.activation, self.hook, dtype, name="feed_forward"
-        )
-        hidden = hidden + feed_forward(RMSNorm(dtype, name="feed_forward_norm")(hidden))
-        return nn.with_logical_constraint(hidden, ("batch", "length", "embed_activation"))
+from scaling_jax.models.stack import OutputTable, Stack, TokenEmbedding
 
 
 class Decoder(nn.Module):
@@ -65,14 +18,16 @@ class Decoder(nn.Module):
     layers are scanned or unrolled.
     """
 
-    config: DecoderConfig
+    config: ModelConfig
     hook: Hook = dataclasses.field(default_factory=Hook)
 
     def setup(self):
         config = self.config
-        self.embedding = TokenEmbedding(config.vocabulary_size, config.model_dim, self.hook)
-        self.layers = _stacked_layers(config)(config, self.hook)
-        self.final_norm = RMSNorm(jnp.dtype(config.dtype))
+        self.embedding = TokenEmbedding(config, self.hook)
+        self.stack = Stack(config, self.hook, config.layers, causal=True)
+        nn.share_scope(self, self.stack)  # its parameters lie at the top: layers, final_norm
+        if config.output == "untied":
+            self.output = OutputTable(config)
 
     def __call__(self, inputs: jax.Array, targets: jax.Array) -> jax.Array:
         """Negative log-likelihood in nats, float32 [batch, length], of targets [batch, length] after inputs.
@@ -90,36 +45,15 @@ class Decoder(nn.Module):
 
     def hidden(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Last hidden states [batch, length, model_dim], normed, without a prefix; and the output table."""
-        dtype = jnp.dtype(self.config.dtype)
         embeddings, table = self.embedding(inputs)
-        hidden = nn.with_logical_constraint(embeddings.astype(dtype), ("batch", "length", "embed_activation"))
-        hidden, _ = self.layers(hidden, None)
-        return self.final_norm(hidden[:, hidden.shape[1] - inputs.shape[1] :]), table.astype(dtype)
+        hidden = self.stack(embeddings)
+        if self.config.output == "untied":
+            table = self.output()
+        return output(self.config, hidden[:, hidden.shape[1] - inputs.shape[1] :], table)
 
 
-class _ScannedLayer(nn.Module):
-    config: DecoderConfig
-    hook: Hook
-
-    @nn.compact
-    def __call__(self, hidden: jax.Array, _: None) -> tuple[jax.Array, None]:
-        return _layer(self.config)(self.config, self.hook, name="layer")(hidden), None
-
-
-def _layer(config: DecoderConfig) -> type[nn.Module]:
-    if config.remat == "none":
-        return DecoderLayer
-    policies = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
-    # Between the loops of a scan nothing can be shared; without loops XLA would undo the recomputation.
-    return nn.remat(DecoderLayer, policy=policies[config.remat], prevent_cse=config.unroll == config.layers)
-
-
-def _stacked_layers(config: DecoderConfig) -> type[nn.Module]:
-    return nn.scan(
-        _ScannedLayer,
-        variable_axes={"params": 0, "tuned": 0},
-        split_rngs={"params": True, "dropout": True},
-        length=config.layers,
-        unroll=config.unroll,
-        metadata_params={nn.PARTITION_NAME: "layers"},
-    )
+def output(config: ModelConfig, hidden: jax.Array, table: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Hidden states and output table as their product, the logits, needs them."""
+    if config.output == "tied_scaled":
+        hidden = hidden * config.model_dim**-0.5
+    return hidden, table.astype(hidden.dtype)

@@ -7,7 +7,7 @@ import numpy as np
 
 from scaling_jax.data.store import open_store
 from scaling_jax.models import counts
-from scaling_jax.models.config import named_decoder
+from scaling_jax.models.families import named_model
 from scaling_jax.studies.plan import Job, Study, make_jobs
 from scaling_jax.studies.runner import jobs_of
 
@@ -40,7 +40,7 @@ def describe(study: Study, folder: Path) -> str:
     lines.append(f"\n{'model':<16}{'parameters':>14}{'non-embedding':>16}   pretraining tokens kept")
     for job in jobs:
         if job.kind == "pretraining":
-            config = named_decoder(job.details["model"], vocabulary)
+            config = named_model(job.details["model"], vocabulary)
             levels = ", ".join(f"{level:,}" for level in job.details["levels"])
             lines.append(
                 f"{config.name:<16}{counts.model_parameters(config):>14,}"

@@ -11,7 +11,7 @@ import gin
 from scaling_jax import configuration, files
 from scaling_jax.errors import InputError
 from scaling_jax.models import counts
-from scaling_jax.models.config import named_decoder
+from scaling_jax.models.families import named_model
 from scaling_jax.studies.grid import Grid, LearningRateSearch, Point
 from scaling_jax.training.finetune import settings_for
 
@@ -143,7 +143,7 @@ def _search_point(search: LearningRateSearch, method: str) -> Point:
 
 
 def _pretrain_job(model: str, levels: list[int], vocabulary_size: int) -> Job:
-    config = named_decoder(model, vocabulary_size)
+    config = named_model(model, vocabulary_size)
     work = 3.0 * counts.forward_flops_per_token(config, 64) * max(levels)
     details = {"model": model, "levels": levels}
     return Job(
@@ -154,7 +154,7 @@ def _pretrain_job(model: str, levels: list[int], vocabulary_size: int) -> Job:
 def _finetune_work(point: Point, vocabulary_size: int, tokens_per_example: float) -> float:
     settings = settings_for(point.method)
     forward = counts.forward_flops_per_token(
-        named_decoder(point.model, vocabulary_size), int(tokens_per_example) or 1
+        named_model(point.model, vocabulary_size), int(tokens_per_example) or 1
     )
     return 3.0 * forward * settings.steps(point.finetune_examples) * settings.batch_size * tokens_per_example
 

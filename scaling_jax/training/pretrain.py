@@ -18,7 +18,8 @@ from scaling_jax.data.batches import TrainingBatches
 from scaling_jax.data.store import Split, TokenStore
 from scaling_jax.errors import InputError
 from scaling_jax.models import counts
-from scaling_jax.models.config import DecoderConfig, named_decoder
+from scaling_jax.models.config import ModelConfig, from_record
+from scaling_jax.models.families import named_model
 from scaling_jax.training import checkpoints, data_sets, records
 from scaling_jax.training.loop import LoopSettings, Progress, finish, train
 from scaling_jax.training.mesh import Layout
@@ -100,7 +101,7 @@ def pretrain(
     if set(store.manifest["feature_lengths"]) != {"targets"}:
         raise InputError(f"{store_path} holds examples for finetuning, pretraining needs a store of windows")
     split = data_sets.split_at(store_path, "train")
-    config = named_decoder(model, store.vocabulary.size)
+    config = named_model(model, store.vocabulary.size)
     tokens_per_step = settings.batch_size * int(store.manifest["feature_lengths"]["targets"])
     steps = _level_steps(token_levels, tokens_per_step)
     check_enough_windows(store, settings, token_levels)
@@ -176,7 +177,7 @@ def _batches(store: TokenStore, split: Split, rows: int, seed: int) -> TrainingB
     )
 
 
-def load_base(checkpoint: Path, layout: Layout) -> tuple[DecoderConfig, Any, dict[str, Any]]:
+def load_base(checkpoint: Path, layout: Layout) -> tuple[ModelConfig, Any, dict[str, Any]]:
     """(model, parameters, what the checkpoint says of itself) of a pretrained model.
 
     Raises:
@@ -185,7 +186,7 @@ def load_base(checkpoint: Path, layout: Layout) -> tuple[DecoderConfig, Any, dic
     about = checkpoints.about(checkpoint)
     if about["kind"] != "pretrained":
         raise InputError(f"{checkpoint} is a {about['kind']} checkpoint, a pretrained one is needed")
-    config = DecoderConfig(**about["model"])
+    config = from_record(about["model"])
     program = Program(config, Full(), Optimizer(), layout)
     abstract = counts.abstract_parameters(config)
     return (
@@ -212,7 +213,7 @@ def check_enough_windows(store: TokenStore, settings: PretrainSettings, token_le
 
 
 def _record(
-    config: DecoderConfig,
+    config: ModelConfig,
     settings: PretrainSettings,
     program: Program,
     progress: Progress,

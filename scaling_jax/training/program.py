@@ -18,8 +18,8 @@ from jax.sharding import Mesh
 from scaling_jax.data.batches import Batch
 from scaling_jax.errors import InputError
 from scaling_jax.models import counts
-from scaling_jax.models.config import DecoderConfig
-from scaling_jax.models.decoder import Decoder
+from scaling_jax.models.config import ModelConfig
+from scaling_jax.models.model import arguments, model_of, smallest_batch
 from scaling_jax.training import mesh as meshes
 from scaling_jax.training.mesh import Layout
 from scaling_jax.training.optimizers import Optimizer
@@ -38,7 +38,7 @@ class TrainState(NamedTuple):
 class Program:
     """What is compiled. `microbatches` splits a batch for gradient accumulation."""
 
-    model: DecoderConfig
+    model: ModelConfig
     method: TuningMethod
     optimizer: Optimizer
     layout: Layout
@@ -50,9 +50,9 @@ class Program:
         return self.layout.mesh()
 
     @functools.cached_property
-    def module(self) -> Decoder:
+    def module(self) -> nn.Module:
         """The model with the method's hook in it."""
-        return Decoder(self.model, self.method)
+        return model_of(self.model, self.method)
 
     @functools.cached_property
     def shardings(self) -> dict[str, Any]:
@@ -146,24 +146,28 @@ def _compiled_programs(program: Program) -> dict:
 
 @functools.cache
 def _initial_parameters(program: Program) -> Any:
-    tokens = jnp.zeros((1, 1), jnp.int32)
+    batch = _zeros(program)
     return jax.jit(
-        lambda key: nn.unbox(program.module.init(key, tokens, tokens)["params"]),
+        lambda key: nn.unbox(program.module.init(key, **batch)["params"]),
         out_shardings=program.shardings["params"],
     )
 
 
 @functools.cache
 def _added(program: Program) -> Any:
-    tokens = jnp.zeros((1, 1), jnp.int32)
+    batch = _zeros(program)
 
     def create(params: Any, key: jax.Array) -> Any:
         _, created = program.module.apply(
-            {"params": params}, tokens, tokens, mutable=["tuned"], rngs={"params": key}
+            {"params": params}, **batch, mutable=["tuned"], rngs={"params": key}
         )
         return nn.unbox(created["tuned"])
 
     return jax.jit(create, out_shardings=program.shardings["tuned"])
+
+
+def _zeros(program: Program) -> dict[str, jax.Array]:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), smallest_batch(program.model))
 
 
 @functools.cache
@@ -227,7 +231,7 @@ def _evaluate(program: Program) -> Any:
 
 
 def _loss_sums(program: Program, tuned: Any, base: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
-    losses = program.module.apply(program.method.variables(tuned, base), batch["inputs"], batch["targets"])
+    losses = program.module.apply(program.method.variables(tuned, base), **arguments(batch))
     return jnp.sum(losses * batch["weights"]), jnp.sum(batch["weights"])
 
 

@@ -8,10 +8,11 @@ import pytest
 from scaling_jax import configuration
 from scaling_jax.errors import InputError
 from scaling_jax.models import counts
-from scaling_jax.models.config import DecoderConfig, named_decoder
+from scaling_jax.models.config import ModelConfig
+from scaling_jax.models.families import named_model
 from tests.models import tiny
 
-CONFIGURABLES = ["scaling_jax.models.config"]
+CONFIGURABLES = ["scaling_jax.models.families"]
 # Ours, and what Zhang et al. 2024 call the size. Their 1B to 16B have the layers, heads and widths of
 # Table 3; the paper prints no exact count.
 SIZES = {
@@ -26,7 +27,7 @@ SIZES = {
 @pytest.mark.parametrize("name", SIZES)
 def test_sizes_of_the_paper(name):
     configuration.parse([f"gin_configs/models/{name}.gin"], imports=CONFIGURABLES)
-    config = named_decoder(name, 32_000)
+    config = named_model(name, 32_000)
     exact, nominal = SIZES[name]
     assert counts.model_parameters(config) == exact == by_hand(config)
     assert abs(exact / nominal - 1) < 0.25
@@ -44,7 +45,7 @@ def test_the_ladder_says_its_sizes():
     configuration.parse(["gin_configs/models/cpu_ladder.gin"], imports=CONFIGURABLES)
     names = {"25k": 25e3, "60k": 60e3, "120k": 120e3, "250k": 250e3, "500k": 500e3, "1m": 1e6}
     for name, nominal in names.items():
-        config = named_decoder(f"ladder_{name}", 512)
+        config = named_model(f"ladder_{name}", 512)
         assert config.vocabulary_size == 512, "the size comes from the data"
         assert abs(counts.non_embedding_parameters(config) / nominal - 1) < 0.12, name
 
@@ -55,7 +56,7 @@ def test_abstract_shapes_are_those_of_a_real_model():
 
 
 def test_flops_by_hand():
-    config = DecoderConfig("hand", 1, 2, 4, 8, 16, 32)
+    config = ModelConfig("hand", 1, 2, 4, 8, 16, 32)
     # query 8x8, key 8x4, value 8x4, out 8x8, gate, up and down 8x16; logits 8x32
     matrices = 2 * (64 + 32 + 32 + 64 + 3 * 128 + 256)
     # at length 3 a position sees 1, 2 or 3 keys; 2 heads of 4, for scores and for values
@@ -68,10 +69,10 @@ def test_flops_by_hand():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"activation": "relu"}, "activation = 'relu'"),
+        ({"activation": "tanh"}, "activation = 'tanh'"),
         ({"remat": "some"}, "remat = 'some'"),
         ({"dtype": "float16"}, "dtype = 'float16'"),
-        ({"key_value_heads": 3}, "heads = 2 is no multiple of key_value_heads 3"),
+        ({"key_value_heads": 3}, "heads = 2: no multiple of key_value_heads 3"),
         ({"head_dim": 7}, "head_dim = 7"),
         ({"unroll": 3}, "unroll = 3: a divisor of layers = 2"),
     ],
@@ -84,14 +85,14 @@ def test_impossible_shapes(changes, says):
 def test_models_that_gin_does_not_know():
     configuration.parse(["gin_configs/models/cpu_ladder.gin"], imports=CONFIGURABLES)
     with pytest.raises(InputError, match="no model 'ladder_52k'.*did you mean 'ladder_25k'"):
-        named_decoder("ladder_52k", 512)
+        named_model("ladder_52k", 512)
     configuration.parse([], ["a/decoder_config.layers=2"], imports=CONFIGURABLES)
     with pytest.raises(InputError, match="model 'a'.*heads"):
-        named_decoder("a", 512)
+        named_model("a", 512)
     configuration.parse(
         ["gin_configs/models/cpu_ladder.gin"],
         ["ladder_25k/decoder_config.vocabulary_size=100"],
         imports=CONFIGURABLES,
     )
     with pytest.raises(InputError, match="vocabulary_size = 100, but the data has 512"):
-        named_decoder("ladder_25k", 512)
+        named_model("ladder_25k", 512)

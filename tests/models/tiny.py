@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from scaling_jax.models import counts
-from scaling_jax.models.config import DecoderConfig
+from scaling_jax.models.config import ModelConfig
 from scaling_jax.models.decoder import Decoder
 
-CONFIG = DecoderConfig("tiny", 2, 2, 8, 16, 24, 48)
+CONFIG = ModelConfig("tiny", 2, 2, 8, 16, 24, 48)
 
 
 def initial_parameters(config):

@@ -162,10 +162,10 @@ def test_trained_parameters_equal_the_formulas():
 
 def test_a_prompt_of_100_is_as_large_as_the_paper_says():
     """Zhang et al. 2024: on the 1B model a prompt of 100 adds 0.017%."""
-    configuration.parse(["gin_configs/models/decoder_1b.gin"], imports=["scaling_jax.models.config"])
-    from scaling_jax.models.config import named_decoder
+    configuration.parse(["gin_configs/models/decoder_1b.gin"], imports=["scaling_jax.models.families"])
+    from scaling_jax.models.families import named_model
 
-    config = named_decoder("decoder_1b", 1000)
+    config = named_model("decoder_1b", 1000)
     added = counts.size(counts.abstract_variables(config, Prompt(100))["tuned"])
     assert round(100 * added / counts.model_parameters(config), 3) == 0.017
 
