@@ -1,7 +1,7 @@
 """Adafactor and AdamW without a learning rate: the loop multiplies that in, step by step.
 
 Keeping the rate out of the optimizer makes runs that differ in rate or length one compiled
-program. Everything under `layers` is updated layer by layer (vmapped over the stacked axis), so
+program. Everything under a name `layers` is updated layer by layer (vmapped over the stacked axis), so
 that Adafactor's clipping and scaling see one layer's matrix, as they would unstacked, and depth
 does not change the optimizer.
 """
@@ -63,35 +63,61 @@ class Optimizer:
 
 
 class PerLayerState(NamedTuple):
-    """States of the wrapped transformation: one per layer (leading axis), and one for the rest."""
+    """States of the wrapped transformation: of every stack, by its path, one per layer (leading axis);
+    and one for the rest."""
 
-    stacked: Any
+    stacked: dict[str, Any]
     single: Any
 
 
 def per_layer(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Applies `transformation` to each layer of the sub-tree `layers` on its own, and to the rest as is."""
+    """Applies `transformation` to each layer of every sub-tree `layers` on its own, and to the rest as is."""
 
     def init(params: dict) -> PerLayerState:
-        stacked, single = _split(params)
-        return PerLayerState(
-            jax.vmap(transformation.init)(stacked) if stacked else None, transformation.init(single)
-        )
+        stacks, single = _split(params)
+        stacked = {path: jax.vmap(transformation.init)(stack) for path, stack in stacks.items()}
+        return PerLayerState(stacked, transformation.init(single))
 
     def update(updates: dict, state: PerLayerState, params: dict) -> tuple[dict, PerLayerState]:
-        stacked, single = _split(updates)
-        stacked_params, single_params = _split(params)
+        stacks, single = _split(updates)
+        stacks_params, single_params = _split(params)
         single, single_state = transformation.update(single, state.single, single_params)
-        stacked_state = None
-        if stacked:
-            stacked, stacked_state = jax.vmap(transformation.update)(stacked, state.stacked, stacked_params)
-        return {name: (stacked | single)[name] for name in updates}, PerLayerState(
-            stacked_state, single_state
-        )
+        stacked_state = {}
+        for path, stack in stacks.items():
+            stack, stacked_state[path] = jax.vmap(transformation.update)(
+                stack, state.stacked[path], stacks_params[path]
+            )
+            single = _merged(single, stack)
+        return _like(updates, single), PerLayerState(stacked_state, single_state)
 
     return optax.GradientTransformation(init, update)
 
 
-def _split(tree: dict) -> tuple[dict, dict]:
-    stacked = {name: part for name, part in tree.items() if name == "layers"}
-    return stacked, {name: part for name, part in tree.items() if name != "layers"}
+def _split(tree: dict, path: tuple[str, ...] = ()) -> tuple[dict[str, dict], dict]:
+    """(stacks by path, each as a tree of its own with all names above it; the tree without them)."""
+    stacks: dict[str, dict] = {}
+    single = {}
+    for name, part in tree.items():
+        if name == "layers":
+            stack = {name: part}
+            for above in reversed(path):
+                stack = {above: stack}
+            stacks["/".join((*path, name))] = stack
+        elif isinstance(part, dict):
+            below, single[name] = _split(part, (*path, name))
+            stacks |= below
+        else:
+            single[name] = part
+    return stacks, single
+
+
+def _merged(tree: dict, other: dict) -> dict:
+    both = {name: _merged(tree[name], other[name]) for name in tree.keys() & other.keys()}
+    return tree | other | both
+
+
+def _like(tree: Any, found: Any) -> Any:
+    """`found` with its names in the order of `tree`."""
+    return (
+        {name: _like(part, found[name]) for name, part in tree.items()} if isinstance(tree, dict) else found
+    )
