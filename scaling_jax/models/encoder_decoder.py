@@ -16,6 +16,7 @@ from scaling_jax.models.stack import Context, OutputTable, Stack, TokenEmbedding
 class HookedStack(Stack):
     """A stack that shows the hook its embeddings: the token table is shared, what a hook adds is not."""
 
+    @nn.compact
     def __call__(self, embeddings: jax.Array, table: jax.Array, context: Context) -> jax.Array:
         """Hidden states [batch, prefix + length, model_dim]; `context.mask` is of the length alone."""
         extended = self.hook.embed(self, embeddings, table)

@@ -27,11 +27,13 @@ from scaling_jax.tuning.method import TuningMethod
 
 
 class TrainState(NamedTuple):
-    """What training changes: steps taken, the trained tree, the optimizer's state."""
+    """What training changes: steps taken, the trained tree, the optimizer's state; and the run's seed,
+    from which, with the step, every random draw of a step follows (uint32, dropout)."""
 
     step: jax.Array
     tuned: Any
     optimizer: Any
+    seed: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +58,12 @@ class Program:
 
     @functools.cached_property
     def shardings(self) -> dict[str, Any]:
-        """Shardings of the base parameters and of what the method adds, by collection."""
-        return self.layout.parameter_shardings(
-            dict(counts.abstract_variables(self.model, self.method)), self.mesh
-        )
+        """Shardings of the base parameters and of what the method adds, by collection.
+
+        Raises:
+            InputError: the method's settings do not fit the model.
+        """
+        return self.layout.parameter_shardings(dict(_variables(self)), self.mesh)
 
     def initial_parameters(self, seed: int) -> Any:
         """Random base parameters, sharded."""
@@ -68,11 +72,11 @@ class Program:
     def start(self, base: Any, seed: int) -> tuple[TrainState, Any]:
         """(state, frozen base) at step 0 of tuning from pretrained parameters."""
         tuned, frozen = self.method.start(base, lambda params: _added(self)(params, jax.random.key(seed)))
-        return self.restart(tuned), frozen
+        return self.restart(tuned, seed), frozen
 
-    def restart(self, tuned: Any) -> TrainState:
+    def restart(self, tuned: Any, seed: int = 0) -> TrainState:
         """A state with a fresh optimizer around a trained tree, which is copied."""
-        return _fresh_state(self)(tuned)
+        return _fresh_state(self)(tuned, jnp.uint32(seed))
 
     def train(self, state: TrainState, base: Any, batches: Batch, rates: Any) -> tuple[TrainState, dict]:
         """Takes as many steps as `batches` has; `state` is consumed.
@@ -95,7 +99,7 @@ class Program:
 
     def trained_parameters(self) -> int:
         """Number of trained parameters."""
-        return counts.size(_abstract_tuned(self))
+        return counts.size(abstract_tuned(self))
 
     def train_memory_bytes(self) -> int | None:
         """Bytes that the training step called last needs on one device at its peak; None before the first."""
@@ -161,7 +165,7 @@ def _added(program: Program) -> Any:
         _, created = program.module.apply(
             {"params": params}, **batch, mutable=["tuned"], rngs={"params": key}
         )
-        return nn.unbox(created["tuned"])
+        return program.method.kept(nn.unbox(created["tuned"]))
 
     return jax.jit(create, out_shardings=program.shardings["tuned"])
 
@@ -174,27 +178,38 @@ def _zeros(program: Program) -> dict[str, jax.Array]:
 def _fresh_state(program: Program) -> Any:
     transformation = program.optimizer.transformation()
 
-    def create(tuned: Any) -> TrainState:
+    def create(tuned: Any, seed: jax.Array) -> TrainState:
         tuned = jax.tree.map(jnp.array, tuned)
-        return TrainState(jnp.zeros((), jnp.int32), tuned, transformation.init(tuned))
+        return TrainState(jnp.zeros((), jnp.int32), tuned, transformation.init(tuned), seed)
 
     return jax.jit(create, out_shardings=_state_shardings(program))
 
 
-def _abstract_tuned(program: Program) -> Any:
-    variables = nn.unbox(counts.abstract_variables(program.model, program.method))
-    return program.method.start(variables["params"], lambda _: variables["tuned"])[0]
+def _variables(program: Program) -> Any:
+    """Shapes of all variables with logical axis names, of a method that fits the model."""
+    program.method.check(counts.abstract_parameters(program.model))
+    return counts.abstract_variables(program.model, program.method)
+
+
+def abstract_tuned(program: Program) -> Any:
+    """Shapes of what is trained."""
+    variables = nn.unbox(_variables(program))
+
+    def create(_: Any) -> Any:
+        return jax.eval_shape(program.method.kept, variables["tuned"])
+
+    return program.method.start(variables["params"], create)[0]
 
 
 def _state_shardings(program: Program) -> TrainState:
-    tuned = _abstract_tuned(program)
+    tuned = abstract_tuned(program)
     tuned_shardings, _ = program.method.start(
         program.shardings["params"], lambda _: program.shardings["tuned"]
     )
     optimizer = jax.eval_shape(program.optimizer.transformation().init, tuned)
     one = meshes.replicated(program.mesh)
     return TrainState(
-        one, tuned_shardings, meshes.like_parameters(optimizer, tuned, tuned_shardings, program.mesh)
+        one, tuned_shardings, meshes.like_parameters(optimizer, tuned, tuned_shardings, program.mesh), one
     )
 
 
@@ -205,11 +220,12 @@ def _train(program: Program) -> Any:
     def one_step(carry: tuple[TrainState, Any], inputs: tuple[Any, jax.Array]) -> tuple[Any, dict]:
         state, base = carry
         batch, rate = inputs
-        loss, gradients = _loss_and_gradients(program, state.tuned, base, batch)
+        key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+        loss, gradients = _loss_and_gradients(program, state.tuned, base, batch, key)
         updates, optimizer = transformation.update(gradients, state.optimizer, state.tuned)
         tuned = optax.apply_updates(state.tuned, jax.tree.map(lambda update: -rate * update, updates))
         metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients)}
-        return (TrainState(state.step + 1, tuned, optimizer), base), metrics
+        return (TrainState(state.step + 1, tuned, optimizer, state.seed), base), metrics
 
     def train(state: TrainState, base: Any, batches: Any, rates: jax.Array) -> tuple[TrainState, dict]:
         with program.mesh, nn.logical_axis_rules(program.layout.rules):
@@ -230,19 +246,26 @@ def _evaluate(program: Program) -> Any:
     return jax.jit(evaluate, out_shardings=meshes.replicated(program.mesh))
 
 
-def _loss_sums(program: Program, tuned: Any, base: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
-    losses = program.module.apply(program.method.variables(tuned, base), **arguments(batch))
+def _loss_sums(
+    program: Program, tuned: Any, base: Any, batch: Any, random: dict[str, jax.Array] | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Sums of nats and of weights; `random` holds the streams of a training step, if it draws any."""
+    variables = program.method.variables(tuned, base)
+    losses = program.module.apply(variables, **arguments(batch), rngs=random)
     return jnp.sum(losses * batch["weights"]), jnp.sum(batch["weights"])
 
 
-def _loss_and_gradients(program: Program, tuned: Any, base: Any, batch: Any) -> tuple[jax.Array, Any]:
+def _loss_and_gradients(
+    program: Program, tuned: Any, base: Any, batch: Any, key: jax.Array
+) -> tuple[jax.Array, Any]:
     """Mean nats per target token of the whole batch, and its gradient.
 
     Microbatches add sums, not means, so that accumulation does not change the objective.
     """
 
-    def summed(trained: Any, part: Any) -> jax.Array:
-        return _loss_sums(program, trained, base, part)[0]
+    def summed(trained: Any, part: Any, index: Any = 0) -> jax.Array:
+        random = {"dropout": jax.random.fold_in(key, index)} if program.method.draws else None
+        return _loss_sums(program, trained, base, part, random)[0]
 
     tokens = jnp.sum(batch["weights"])
     if program.microbatches == 1:
@@ -254,9 +277,10 @@ def _loss_and_gradients(program: Program, tuned: Any, base: Any, batch: Any) -> 
         # Every microbatch takes rows of every device, so that no row has to move.
         parts = jax.tree.map(lambda leaf: leaf.reshape(rows // count, count, -1).swapaxes(0, 1), batch)
 
-        def add(carry: Any, part: Any) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, carry, jax.value_and_grad(summed)(tuned, part)), None
+        def add(carry: Any, numbered: Any) -> tuple[Any, None]:
+            index, part = numbered
+            return jax.tree.map(jnp.add, carry, jax.value_and_grad(summed)(tuned, part, index)), None
 
         zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, tuned))
-        (total, gradients), _ = jax.lax.scan(add, zero, parts)
+        (total, gradients), _ = jax.lax.scan(add, zero, (jnp.arange(count), parts))
     return total / tokens, jax.tree.map(lambda gradient: gradient / tokens, gradients)

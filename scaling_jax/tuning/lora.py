@@ -5,7 +5,7 @@ A is kaiming-uniform with a = sqrt(5), B zero, as in loralib, so that step 0 is 
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -13,38 +13,41 @@ import jax.numpy as jnp
 
 from scaling_jax.errors import InputError
 from scaling_jax.models.hooks import tuned_variable
-from scaling_jax.tuning.method import TuningMethod, register
-
-ATTENTION_AND_FEED_FORWARD = ("query", "key", "value", "out", "gate", "up", "down")
+from scaling_jax.tuning.method import register
+from scaling_jax.tuning.targeted import Targeted
 
 
 @register("lora")
 @dataclasses.dataclass(frozen=True)
-class LoRA(TuningMethod):
+class LoRA(Targeted):
     """A product of two thin matrices beside every target projection.
 
-    `alpha` None means alpha = rank, a scale of 1 (Zhang et al. state none).
+    Attributes:
+        rank: columns of A, rows of B.
+        alpha: scale times rank; None means alpha = rank, a scale of 1 (Zhang et al. state none).
+        dropout: share of a projection's inputs that a training step hides from A.
     """
 
     rank: int = 4
     alpha: float | None = None
-    targets: tuple[str, ...] = ATTENTION_AND_FEED_FORWARD
+    dropout: float = 0.0
+
+    name: ClassVar[str] = "lora"
 
     def __post_init__(self):
+        super().__post_init__()
         if self.rank < 1:
             raise InputError(f"lora.rank = {self.rank}: at least 1")
-        if not isinstance(self.targets, str):  # gin gives a list, jit's cache needs what can be hashed
-            object.__setattr__(self, "targets", tuple(self.targets))
-        unknown = set(self.targets) - set(ATTENTION_AND_FEED_FORWARD)
-        if unknown or not self.targets:
-            raise InputError(
-                f"lora.targets = {self.targets}: {sorted(unknown) or 'nothing'} matches no projection; "
-                f"those that exist: {', '.join(ATTENTION_AND_FEED_FORWARD)}"
-            )
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"lora.dropout = {self.dropout}: a share, at least 0 and below 1")
 
     @property
     def tuning_size(self) -> int | None:
         return self.rank
+
+    @property
+    def draws(self) -> bool:
+        return self.dropout > 0
 
     @property
     def scale(self) -> float:
@@ -57,7 +60,7 @@ class LoRA(TuningMethod):
     def project(
         self, module: nn.Module, inputs: jax.Array, project: Callable[[jax.Array], jax.Array]
     ) -> jax.Array:
-        if module.name not in self.targets:
+        if not self.adds_to(module):
             return project(inputs)
         features_in, features_out = inputs.shape[-1], module.features
         if self.rank > min(features_in, features_out):
@@ -72,18 +75,18 @@ class LoRA(TuningMethod):
         up = tuned_variable(
             module, "lora_b", nn.initializers.zeros, (self.rank, features_out), (None, axis_out)
         )
-        low_rank = jnp.dot(jnp.dot(inputs, down.astype(inputs.dtype)), up.astype(inputs.dtype))
+        seen = self._seen(module, inputs)
+        low_rank = jnp.dot(jnp.dot(seen, down.astype(inputs.dtype)), up.astype(inputs.dtype))
         return project(inputs) + self.scale * low_rank
 
-    def merge(self, tuned: Any, base: Any) -> Any:
-        def merged(tuned_part: Any, base_part: Any) -> Any:
-            if "lora_a" in tuned_part:
-                update = jnp.matmul(
-                    tuned_part["lora_a"], tuned_part["lora_b"], precision=jax.lax.Precision.HIGHEST
-                )
-                return base_part | {
-                    "kernel": base_part["kernel"] + self.scale * update.astype(base_part["kernel"].dtype)
-                }
-            return base_part | {name: merged(part, base_part[name]) for name, part in tuned_part.items()}
+    def _seen(self, module: nn.Module, inputs: jax.Array) -> jax.Array:
+        # Only a training step hands in the stream of random numbers.
+        if not self.dropout or not module.has_rng("dropout"):
+            return inputs
+        kept = jax.random.bernoulli(module.make_rng("dropout"), 1 - self.dropout, inputs.shape)
+        return jnp.where(kept, inputs / (1 - self.dropout), 0)
 
-        return merged(tuned, base)
+    def merge_projection(self, added: Any, projection: Any) -> Any:
+        update = jnp.matmul(added["lora_a"], added["lora_b"], precision=jax.lax.Precision.HIGHEST)
+        kernel = projection["kernel"]
+        return {"kernel": kernel + self.scale * update.astype(kernel.dtype)}

@@ -40,14 +40,30 @@ class TuningMethod(Hook):
         """
         raise InputError(f"{type(self).__name__} has no tuning size, {tuning_size} was asked for")
 
+    @property
+    def draws(self) -> bool:
+        """Whether a training step draws random numbers (dropout)."""
+        return False
+
+    def check(self, parameters: Any) -> None:
+        """Compares the settings with a model's (abstract) base parameters, before anything is made.
+
+        Raises:
+            InputError: a setting that does not fit this model, with what would.
+        """
+
+    def kept(self, added: Any) -> Any:
+        """The part of a newly made `tuned` collection that is trained; `variables` fills up the rest."""
+        return added
+
     def variables(self, tuned: Any, base: Any) -> dict[str, Any]:
-        """Collections to apply the model with."""
+        """Collections to apply the model with, from what is trained and the frozen base."""
         return {"params": base, "tuned": tuned}
 
     def start(self, base: Any, create: Callable[[Any], Any]) -> tuple[Any, Any]:
         """(tuned, base) at step 0 from pretrained parameters.
 
-        `create(params)` runs the model once and returns the `tuned` collection that it made.
+        `create(params)` runs the model once and returns what is `kept` of the collection that it made.
         """
         return create(base), base
 

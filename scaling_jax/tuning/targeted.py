@@ -1,0 +1,67 @@
+"""What LoRA, (IA)3 and BitFit share: arrays beside chosen projections of chosen layers."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import flax.linen as nn
+
+from scaling_jax.errors import InputError
+from scaling_jax.tuning import selection
+from scaling_jax.tuning.method import TuningMethod
+
+
+@dataclasses.dataclass(frozen=True)
+class Targeted(TuningMethod):
+    """Adds something at every projection that `targets` names, in the layers that `layers` names.
+
+    The trained tree and its checkpoint hold the chosen layers only; in the others the method's
+    identity stands, so that scanned and unrolled layers stay one program.
+
+    Attributes:
+        targets: patterns (see `selection.matches`): "query", "attention", "decoder/cross_attention/key".
+        layers: "all", "first N", "last N", "random N seed S" or a list of indices from 0, of every
+            stack of the model that has a target.
+    """
+
+    targets: tuple[str, ...] = selection.PROJECTIONS
+    layers: str | tuple[int, ...] = "all"
+
+    name: ClassVar[str] = ""
+    identity: ClassVar[float] = 0.0
+
+    def __post_init__(self):
+        # gin gives lists, jit's cache needs what can be hashed
+        targets = (self.targets,) if isinstance(self.targets, str) else tuple(self.targets)
+        object.__setattr__(self, "targets", targets)
+        if not isinstance(self.layers, str):
+            object.__setattr__(self, "layers", tuple(self.layers))
+
+    def adds_to(self, module: nn.Module) -> bool:
+        """Whether this projection is a target."""
+        return any(selection.matches(pattern, module.path) for pattern in self.targets)
+
+    def check(self, parameters: Any) -> None:
+        selection.check_targets(f"{self.name}.targets", self.targets, parameters)
+
+    def kept(self, added: Any) -> Any:
+        return selection.kept_rows(f"{self.name}.layers", self.layers, added)
+
+    def variables(self, tuned: Any, base: Any) -> dict[str, Any]:
+        whole = selection.whole_stack(f"{self.name}.layers", self.layers, tuned, base, self.identity)
+        return {"params": base, "tuned": whole}
+
+    def merge_projection(self, added: Any, projection: Any) -> Any:
+        """Parameters {kernel [layers, in, out], ...} of one projection with what was added to it inside.
+
+        Raises:
+            InputError: the projection cannot hold it.
+        """
+        raise InputError(f"{self.name} cannot be merged into the base model's parameters")
+
+    def merge(self, tuned: Any, base: Any) -> Any:
+        def merged(added: Any, parameters: Any) -> Any:
+            if not any(isinstance(part, dict) for part in added.values()):
+                return parameters | self.merge_projection(added, parameters)
+            return parameters | {name: merged(part, parameters[name]) for name, part in added.items()}
+
+        return merged(self.variables(tuned, base)["tuned"], base)
