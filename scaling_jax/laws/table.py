@@ -1,22 +1,25 @@
-"""Tables of results: .csv, .tsv or .jsonl read into columns that remember their lines.
+"""Tables of results: .csv, .tsv, .txt, .summary or .jsonl read into columns that remember their lines.
 
 Cells stay text until a column is asked for as numbers, so that an error can name file, line and
-column. An empty cell means "not measured".
+column. An empty cell, and in a column of numbers also NA, N/A, NaN, null, None, - or --, means "not
+measured". No row disappears unseen: what is not kept is in `lost`, with a reason.
 """
 
-import csv
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from scaling_jax.errors import InputError, did_you_mean
+from scaling_jax.laws import cells as cell_values
 from scaling_jax.laws import expressions
+from scaling_jax.laws.reading import read_columns
+
+_LARGEST = "1e300"
 
 
 @dataclass(frozen=True)
@@ -25,16 +28,22 @@ class Table:
 
     Attributes:
         source: the file's name, for messages.
-        cells: column -> object array of text (rows,); "" is empty.
+        cells: column -> object array of text (rows,), "" is empty; of a derived column float64 (rows,).
         lines: the line in the file of each row, (rows,).
-        lost: the rows whose status is not `done`; they follow `where` and `groups`, so that every fit can
-            say what it misses. None when there is no status column.
+        lost: the rows that cannot be used: their status is not `done`, or a value that is needed was not
+            measured. They follow `where` and `groups`, so that every fit can say what it misses.
+        notes: what a reader of the fit should know of the table, for example that rows repeat.
+        reasons: of the rows of a `lost` table why each is there, (rows,) of text; None in other tables.
+        derived: derived column -> its expression.
     """
 
     source: str
     cells: Mapping[str, np.ndarray]
     lines: np.ndarray
     lost: "Table | None" = None
+    notes: tuple[str, ...] = ()
+    reasons: np.ndarray | None = None
+    derived: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """How many rows."""
@@ -50,24 +59,32 @@ class Table:
         Raises:
             InputError: no such column (names the nearest).
         """
-        if column not in self.cells:
-            raise InputError(f"{self.source}: no column {column!r}{did_you_mean(column, self.cells)}")
-        return self.cells[column]
+        return cell_values.as_text(self._column(column))
 
     def numbers(self, column: str) -> np.ndarray:
-        """A column as float64, (rows,); empty cells are NaN.
+        """A column as float64, (rows,); NaN where it was not measured.
 
         Raises:
-            InputError: no such column; a cell that is not a number, or NaN, or infinite (names the line).
+            InputError: no such column; a cell that is not a number, or is infinite; a derived cell that is
+                not finite though all it is derived from is there (names the line).
         """
-        texts = self.text(column)
-        try:
-            values = np.array([math.nan if not cell else float(cell) for cell in texts], np.float64)
-        except ValueError:
-            values = np.array([self._number(cell, row, column) for row, cell in enumerate(texts)])
-        strange = np.flatnonzero(~np.isfinite(values) & (texts != ""))
-        if len(strange):
-            self._refuse(strange[0], column, f"{texts[strange[0]]!r} is not a finite number")
+        stored, values = self._column(column), self.typed[column]
+        if values.dtype == object:
+            row = cell_values.first_text(stored)
+            if row < 0:
+                return np.full(len(self), math.nan)
+            self._refuse(row, column, cell_values.why_not_a_number(stored[row]))
+        wrong = np.isinf(values)
+        if column in self.derived:
+            wrong = wrong | (np.isnan(values) & ~self._missing(column))
+        if wrong.any():
+            row = np.flatnonzero(wrong)[0]
+            if column in self.derived:
+                problem = f"{self.derived[column].strip()} is not a finite number here"
+            else:
+                problem = cell_values.why_not_a_number(stored[row])
+            leave = f"leave such rows out with --where '{expressions.quoted(column)} < {_LARGEST}'"
+            self._refuse(row, column, f"{problem}; {leave}")
         return values
 
     def positive(self, column: str) -> np.ndarray:
@@ -80,108 +97,176 @@ class Table:
         wrong = np.flatnonzero(~(values > 0))
         if len(wrong):
             row = wrong[0]
+            cell = self.text(column)[row]
+            leave = f"leave such rows out with --where '{expressions.quoted(column)} > 0'"
             if np.isnan(values[row]):
-                self._refuse(row, column, "empty where a number is needed; leave such rows out with --where")
-            hint = f"; leave such rows out with --where '{column} > 0'" if values[row] == 0 else ""
-            self._refuse(row, column, f"{self.cells[column][row]} is not above zero{hint}")
+                spelled = f"{cell_values.shown(cell)}, or empty," if cell else "empty"
+                self._refuse(row, column, f"{spelled} where a number is needed; {leave}")
+            self._refuse(row, column, f"{cell} is not above zero; {leave}")
         return values
 
     @cached_property
-    def typed(self) -> dict[str, np.ndarray]:
-        """Columns for expressions: numbers where every filled cell is one (and one is filled), else text."""
-        return {column: self._typed(column) for column in self.cells}
+    def typed(self) -> cell_values.Typed:
+        """Columns for expressions: float64 where every measured cell is a number, else text (rows,)."""
+        return cell_values.Typed(self.cells)
 
     def rows(self, keep: np.ndarray) -> "Table":
-        """The rows that `keep` chooses: (rows,) of bool, or positions."""
-        cells = {column: values[keep] for column, values in self.cells.items()}
-        return Table(self.source, cells, self.lines[keep], self.lost)
+        """The rows that `keep` chooses: (rows,) of bool, or positions; what is lost stays."""
+        return replace(
+            self,
+            cells={column: values[keep] for column, values in self.cells.items()},
+            lines=self.lines[keep],
+            reasons=None if self.reasons is None else self.reasons[keep],
+        )
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Why rows are lost, by status and reason -> count."""
+        """Why rows are lost: reason -> count."""
         if self.lost is None:
             return {}
-        status = self.lost.text("status")
-        reasons = self.lost.cells.get("reason", np.full(len(status), "", object))
-        pairs = zip(status, reasons, strict=True)
-        return dict(
-            Counter(": ".join(part for part in (state or "no status", why) if part) for state, why in pairs)
-        )
+        return dict(Counter(_reasons(self.lost).tolist()))
 
     def where(self, condition: str | None) -> "Table":
-        """The rows where an expression is true; all of them for None."""
+        """The rows where an expression is true; all of them for None.
+
+        Rows of which the expression says nothing, since a value it needs was not measured, are lost.
+        """
         if condition is None:
             return self
-        kept = self.rows(self.matches(condition))
-        try:
-            lost = self.lost.where(condition) if self.lost is not None else None
-        except InputError:
-            # A lost row may be too broken for the expression; then it is counted rather than hidden.
-            lost = self.lost
-        return Table(kept.source, kept.cells, kept.lines, lost)
+        truth = self._truth(condition)
+        lost = self.lost
+        if lost is not None:
+            try:
+                lost = lost.rows(lost._truth(condition) != expressions.FALSE)
+            except InputError:
+                # A lost row may be too broken for the expression; then it is counted rather than hidden.
+                lost = self.lost
+        kept = replace(self, lost=lost)._lose(
+            truth == expressions.UNKNOWN, f"no value for {condition.strip()!r}"
+        )
+        return kept.rows(truth[truth != expressions.UNKNOWN] == expressions.TRUE)
 
     def matches(self, condition: str) -> np.ndarray:
-        """Whether an expression is true, (rows,) of bool."""
-        return expressions.condition(condition, self.typed, len(self))
+        """Whether an expression is true, (rows,) of bool; false where a value it needs was not measured."""
+        return self._truth(condition) == expressions.TRUE
+
+    def drop_missing(self, columns: Iterable[str]) -> "Table":
+        """Moves the rows in which one of these columns was not measured to `lost`.
+
+        Raises:
+            InputError: no such column.
+        """
+        table = self
+        for column in columns:
+            table = table._lose(table._missing(column), f"no value in column {column!r}")
+        return table
 
     def derive(self, assignment: str) -> "Table":
         """Adds a column: "name = expression" of numbers.
 
+        A cell is empty where one that it is derived from is. Where the expression has no finite value (a
+        division by zero, an overflow) the table can still be read, so that `where` may leave the row out; it
+        is refused when the column is used as numbers.
+
         Raises:
             InputError: not an assignment, a column of that name exists, or as `expressions.evaluate`.
         """
+        given = cell_values.shown(assignment)
         name, separator, expression = assignment.partition("=")
         name = name.strip()
         if not separator or not name.isidentifier() or expression.startswith("="):
-            raise InputError(f"--derive {assignment!r} is not 'new_column = expression'")
+            raise InputError(f"--derive {given} is not 'new_column = expression'")
         if name in self.cells:
-            raise InputError(f"--derive {assignment!r}: {self.source} already has a column {name!r}")
-        values = expressions.evaluate(expression, self.typed, len(self))
+            raise InputError(f"--derive {given}: {self.source} already has a column {name!r}")
+        values = self._evaluate(expressions.evaluate, expression)
         if values.dtype.kind != "f":
-            raise InputError(f"--derive {assignment!r}: the expression does not give numbers")
-        texts = np.array(["" if math.isnan(value) else repr(float(value)) for value in values], object)
-        lost = self.lost.derive(assignment) if self.lost is not None and len(self.lost) else self.lost
-        return Table(self.source, {**self.cells, name: texts}, self.lines, lost)
+            raise InputError(f"--derive {given}: the expression does not give numbers")
+        cells = {**self.cells, name: values}
+        lost = self.lost
+        if lost is not None:
+            try:
+                lost = lost.derive(assignment)
+            except InputError:
+                # A lost row may be too broken for the expression; it is counted all the same.
+                lost = replace(lost, cells={**lost.cells, name: np.full(len(lost), math.nan)})
+        return replace(self, cells=cells, lost=lost, derived={**self.derived, name: expression})
 
     def groups(self, by: Iterable[str]) -> list[tuple[dict[str, str], "Table"]]:
-        """Splits by the values of columns; ({column: value}, rows) in order of first appearance."""
+        """Splits by the values of columns; ({column: value}, rows) in order of first appearance.
+
+        A group of which every row is lost is named in the notes of the others.
+        """
         by = tuple(by)
         if not by:
             return [({}, self)]
-        keys = self._keys(by)
-        lost_keys = self.lost._keys(by) if self.lost is not None else []
-        positions: dict[tuple, list[int]] = {}
-        for row, key in enumerate(keys):
-            positions.setdefault(key, []).append(row)
+        members = self._members(by)
+        lost = self.lost._members(by) if self.lost is not None else {}
+        gone = [key for key in lost if key not in members]
+        notes = [
+            f"no row to use where {', '.join(f'{c} is {v!r}' for c, v in zip(by, key, strict=True))} "
+            f"({len(lost[key])} lost)"
+            for key in gone
+        ]
+        nothing = np.zeros(0, np.intp)
         found = []
-        for key, members in positions.items():
-            rows = self.rows(np.array(members))
-            lost = None
+        for key, positions in members.items():
+            rows = replace(self.rows(positions), notes=(*self.notes, *notes))
             if self.lost is not None:
-                lost = self.lost.rows(np.array([other == key for other in lost_keys], bool))
-            group = Table(rows.source, rows.cells, rows.lines, lost)
-            found.append((dict(zip(by, key, strict=True)), group))
+                rows = replace(rows, lost=self.lost.rows(lost.get(key, nothing)))
+            found.append((dict(zip(by, key, strict=True)), rows))
         return found
 
-    def _keys(self, by: tuple[str, ...]) -> list[tuple]:
-        return list(zip(*(self.text(column) for column in by), strict=True))
+    def _members(self, by: tuple[str, ...]) -> dict[tuple[str, ...], np.ndarray]:
+        """Values of columns -> the rows that have them, in order of first appearance."""
+        columns = [self.text(column) for column in by]
+        codes = np.zeros(len(self), np.int64)
+        for texts in columns:
+            known: dict[str, int] = {}
+            own = np.fromiter((known.setdefault(cell, len(known)) for cell in texts.tolist()), np.int64)
+            # Dense again after each column, so that the product cannot overflow.
+            codes = np.unique(codes * max(len(known), 1) + own, return_inverse=True)[1]
+        order = np.argsort(codes, kind="stable")
+        starts = np.flatnonzero(np.diff(codes[order])) + 1
+        groups = sorted(np.split(order, starts), key=lambda rows: rows[0]) if len(self) else []
+        return {tuple(texts[rows[0]] for texts in columns): rows for rows in groups}
 
-    def _typed(self, column: str) -> np.ndarray:
-        texts = self.cells[column]
-        try:
-            values = np.array([math.nan if not cell else float(cell) for cell in texts], np.float64)
-        except ValueError:
-            return texts
-        return values if len(texts) == 0 or not np.all(np.isnan(values)) else np.full(len(texts), math.nan)
+    def _lose(self, gone: np.ndarray, why: str | np.ndarray) -> "Table":
+        """Moves the rows of a mask to `lost`; `why` is one reason, or one for each of these rows."""
+        if not gone.any():
+            return self
+        rows = self.rows(gone)
+        reasons = np.full(len(rows), "", object)
+        reasons[:] = why
+        rows = replace(rows, lost=None, reasons=reasons)
+        return replace(self.rows(~gone), lost=rows if self.lost is None else _joined(self.lost, rows))
 
-    def _number(self, cell: str, row: int, column: str) -> float:
-        if not cell:
-            return math.nan
+    def _missing(self, column: str) -> np.ndarray:
+        """Where a column was not measured, (rows,) of bool; a derived one where one it is made of was not."""
+        if column not in self.derived:
+            stored = self._column(column)
+            return np.isnan(stored) if stored.dtype != object else cell_values.is_missing(stored)
+        operands = expressions.column_names(self.derived[column])
+        masks = [self._missing(operand) for operand in operands]
+        return np.logical_or.reduce(masks) if masks else np.zeros(len(self), bool)
+
+    def _column(self, column: str) -> np.ndarray:
+        if column not in self.cells:
+            raise InputError(f"{self.source}: no column {column!r}{did_you_mean(column, self.cells)}")
+        return self.cells[column]
+
+    def _truth(self, condition: str) -> np.ndarray:
+        return self._evaluate(expressions.truth, condition)
+
+    def _evaluate(self, apply, expression: str) -> np.ndarray:
+        expressions.column_names(expression)
         try:
-            return float(cell)
-        except ValueError:
-            hint = " (write a decimal point, not a comma)" if "," in cell else ""
-            self._refuse(row, column, f"{cell!r} is not a number{hint}")
+            return apply(expression, self.typed, len(self), self._first_text)
+        except InputError as error:
+            raise InputError(f"{self.source}: {error}") from error
+
+    def _first_text(self, column: str) -> str:
+        row = cell_values.first_text(self.cells[column])
+        return f" (line {self.lines[row]}: {cell_values.shown(self.cells[column][row])})"
 
     def _refuse(self, row: int, column: str, problem: str) -> None:
         raise InputError(f"{self.source}:{self.lines[row]}: column {column!r}: {problem}")
@@ -190,121 +275,68 @@ class Table:
 def read_table(path: str | Path) -> Table:
     """Reads a table and keeps the rows whose `status` is `done` (all rows where there is no such column).
 
+    The file's name ends in .csv, .tsv, .tab, .txt, .summary or .jsonl; see `reading` for what is understood.
+
     Raises:
-        InputError: not readable, not UTF-8, no header, no rows, ragged rows, repeated column names, a file
-            name that does not end in .csv, .tsv or .jsonl.
+        InputError: not readable, not UTF-8, no header, no rows, ragged rows, column names that repeat or are
+            empty, another kind of file.
     """
-    path = Path(path)
-    readers = {".csv": _read_separated, ".tsv": _read_separated, ".jsonl": _read_json_lines}
-    if path.suffix not in readers:
-        raise InputError(f"{path}: a table is a .csv, .tsv or .jsonl file")
-    try:
-        content = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}:{line}: not UTF-8 text (byte {error.start})") from error
-    return keep_done(readers[path.suffix](path, content))
+    columns = read_columns(Path(path))
+    return _noted(Table(str(path), columns.cells, columns.lines, notes=columns.notes))
 
 
 def table_of(source: str, columns: Mapping[str, Iterable]) -> Table:
     """A table from columns in memory: numbers or text; None is empty. Lines count from 2, below a header."""
     cells = {
-        name: np.array([_as_text(value) for value in values], object) for name, values in columns.items()
+        name: np.array([cell_values.text_of(value) for value in values], object)
+        for name, values in columns.items()
     }
     lengths = {len(values) for values in cells.values()}
     if len(lengths) > 1:
         raise InputError(f"{source}: columns of unequal length")
-    return keep_done(Table(source, cells, np.arange(2, 2 + next(iter(lengths), 0))))
+    return _noted(Table(source, cells, np.arange(2, 2 + next(iter(lengths), 0))))
 
 
 def keep_done(table: Table) -> Table:
     """Moves the rows whose `status` is not `done` to `lost`; without such a column all are kept."""
     if "status" not in table:
         return table
-    done = table.text("status") == "done"
-    kept, lost = table.rows(done), table.rows(~done)
-    return Table(table.source, kept.cells, kept.lines, lost)
+    gone = table.text("status") != "done"
+    return table._lose(gone, _reasons(table.rows(gone)))
 
 
-def _read_separated(path: Path, content: str) -> Table:
-    separator = "\t" if path.suffix == ".tsv" else ","
-    reader = csv.reader(content.splitlines(keepends=True), delimiter=separator, strict=True)
-    header, rows, lines = None, [], []
-    try:
-        for row in reader:
-            if (
-                not row
-                or (len(row) == 1 and not row[0].strip())
-                or (header is None and row[0].startswith("#"))
-            ):
-                continue
-            if header is None:
-                header = _header(path, row, reader.line_num, separator)
-            elif len(row) != len(header):
-                raise InputError(
-                    f"{path}:{reader.line_num}: {len(row)} cells where the header has {len(header)}"
-                )
-            else:
-                rows.append(row)
-                lines.append(reader.line_num)
-    except csv.Error as error:
-        raise InputError(f"{path}:{reader.line_num}: {error}") from error
-    if header is None or not rows:
-        raise InputError(f"{path}: no rows; a table is a header line and one row a run")
-    transposed = zip(*rows, strict=True)
-    cells = {
-        name: np.array([c.strip() for c in values], object)
-        for name, values in zip(header, transposed, strict=True)
-    }
-    return Table(str(path), cells, np.array(lines))
-
-
-def _header(path: Path, row: list[str], line: int, separator: str) -> list[str]:
-    names = [name.strip() for name in row]
-    for other, word in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
-        if len(names) == 1 and other != separator and other in names[0]:
-            expected = "tabs" if separator == "\t" else "commas"
-            raise InputError(
-                f"{path}:{line}: columns are separated by {word}; {path.suffix} needs {expected}"
-            )
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated or "" in names:
-        problem = (
-            f"column {repeated[0]!r} appears twice" if repeated and repeated[0] else "a column has no name"
+def _noted(table: Table) -> Table:
+    repeated = cell_values.repeated_rows(table.cells)
+    if len(repeated):
+        lines = ", ".join(str(line) for line in table.lines[repeated[:3]])
+        note = (
+            f"{len(repeated)} of {len(table)} rows are exact duplicates of an earlier row (line {lines}"
+            f"{', ...' if len(repeated) > 3 else ''}); they are kept"
         )
-        raise InputError(f"{path}:{line}: {problem}")
-    return names
+        table = replace(table, notes=(*table.notes, note))
+    return keep_done(table)
 
 
-def _read_json_lines(path: Path, content: str) -> Table:
-    rows, lines = [], []
-    for number, line in enumerate(content.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            where = f" (column {error.colno}: {error.msg})" if isinstance(error, json.JSONDecodeError) else ""
-            raise InputError(f"{path}:{number}: not JSON{where}") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{path}:{number}: a line must be a JSON object of column: value")
-        for name, value in row.items():
-            if isinstance(value, dict | list):
-                raise InputError(f"{path}:{number}: column {name!r}: a cell must be a number or text")
-        rows.append(row)
-        lines.append(number)
-    if not rows:
-        raise InputError(f"{path}: no rows; a .jsonl table has one JSON object a line")
-    names = dict.fromkeys(name for row in rows for name in row)
-    cells = {name: np.array([_as_text(row.get(name)) for row in rows], object) for name in names}
-    return Table(str(path), cells, np.array(lines))
+def _reasons(lost: Table) -> np.ndarray:
+    """Why rows are lost, (rows,): as recorded, or by their status and reason."""
+    if lost.reasons is not None:
+        return lost.reasons
+    nothing = np.full(len(lost), "", object)
+    states, whys = (lost.text(name) if name in lost else nothing for name in ("status", "reason"))
+    pairs = zip(states.tolist(), whys.tolist(), strict=True)
+    joined = [": ".join(part for part in (state or "no status", why) if part) for state, why in pairs]
+    return np.array(joined, object)
 
 
-def _as_text(value) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value) and value is math.nan):
-        return ""
-    if isinstance(value, float | np.floating):
-        return repr(float(value))
-    return str(value).strip()
+def _joined(first: Table, second: Table) -> Table:
+    """Lost rows together, in the order of the file."""
+    order = np.argsort(np.concatenate([first.lines, second.lines]), kind="stable")
+    cells = {}
+    for column, values in second.cells.items():
+        other = first.cells.get(column, np.full(len(first), "", object))
+        if other.dtype != values.dtype:
+            other, values = cell_values.as_text(other), cell_values.as_text(values)
+        cells[column] = np.concatenate([other, values])[order]
+    reasons = np.concatenate([_reasons(first), _reasons(second)])[order]
+    lines = np.concatenate([first.lines, second.lines])[order]
+    return replace(second, cells=cells, lines=lines, reasons=reasons)
