@@ -323,6 +323,18 @@ def test_a_lost_row_too_broken_for_an_expression_stays_counted(tmp_path):
     assert table.where("n < 3").dropped == {"failed": 1}
 
 
+def test_a_lost_row_that_a_condition_does_not_rule_out_stays_counted(tmp_path):
+    text = "loss,n,status\n,1,diverged\n1,2,done\n,3,done\n,4,diverged\n"
+    table = read_table(write(tmp_path, text))
+    # Its loss is unknown since it diverged; that is why it must be counted.
+    assert table.where("loss < 10").dropped == {"diverged": 2, "no value for 'loss < 10'": 1}
+    assert table.where("loss < 10 and n < 4").dropped == {
+        "diverged": 1,
+        "no value for 'loss < 10 and n < 4'": 1,
+    }
+    assert list(table.drop_missing(["loss"]).lost.lines) == [2, 4, 5]
+
+
 def test_messages_name_the_file_the_line_and_the_cell(tmp_path):
     path = write(tmp_path, "n,loss\n1,1\n2,1\nmany,1\n")
     with pytest.raises(InputError) as error:
