@@ -1,4 +1,5 @@
-"""Finetuning: one method, one nested subset of the examples, from one pretrained checkpoint.
+"""Finetuning: one method, one nested subset of the examples, from one checkpoint,
+pretrained or tuned before.
 
 Input and target are one sequence, the loss is on the target (Zhang et al. 2024, section 3). The
 optimizer is fresh, steps count from 0, the best step by dev loss is the one reported.
@@ -22,15 +23,15 @@ from scaling_jax.data.store import Split, TokenStore
 from scaling_jax.errors import InputError
 from scaling_jax.models import counts
 from scaling_jax.training import checkpoints, data_sets, records
+from scaling_jax.training.bases import load_base, load_tuned, tuned_hash
 from scaling_jax.training.evaluate import mean_loss
 from scaling_jax.training.loop import LoopSettings, Outcome, Progress, finish, train
 from scaling_jax.training.mesh import Layout
 from scaling_jax.training.optimizers import Optimizer
-from scaling_jax.training.pretrain import load_base
 from scaling_jax.training.program import Program
 from scaling_jax.training.schedules import Schedule
 from scaling_jax.tuning.full import Full
-from scaling_jax.tuning.method import named_method, restored_method
+from scaling_jax.tuning.method import named_method
 
 
 @gin.configurable(module="training")
@@ -47,6 +48,8 @@ class FinetuneSettings:
         eval_batch_size: examples per evaluation batch.
         dev_examples, test_examples: how many of the split are evaluated; None is all.
         keep_checkpoint: "best" writes what was trained, at the best step; "none" writes nothing.
+        base_dtype: "bfloat16" keeps the frozen matrices in half the bytes; what is trained is float32,
+            and the whole model is where the method trains it.
         optimizer, schedule, layout, microbatches: see `PretrainSettings`.
     """
 
@@ -62,6 +65,7 @@ class FinetuneSettings:
     dev_examples: int | None = None
     test_examples: int | None = None
     keep_checkpoint: str = "best"
+    base_dtype: str = "float32"
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     layout: Layout = Layout()
@@ -83,7 +87,7 @@ class FinetuneRun:
     """One point of a study.
 
     Attributes:
-        base: folder of a pretrained checkpoint.
+        base: folder of a pretrained checkpoint, or of a tuned one, which is merged first.
         store: folder of a token store with inputs and targets.
         method: name of a tuning method.
         examples: size of the training subset; None takes all.
@@ -111,8 +115,8 @@ def settings_for(method: str, learning_rate: float | None = None) -> FinetuneSet
 
 
 @functools.lru_cache(maxsize=2)
-def _base_at(path: str, layout: Layout) -> Any:
-    return load_base(Path(path), layout)
+def _base_at(path: str, layout: Layout, dtype: str) -> Any:
+    return load_base(Path(path), layout, dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +138,8 @@ def finetune(
     """Makes one run; returns its record, also written to `folder/record.json`.
 
     Raises:
-        InputError: more examples asked than exist, another vocabulary than the checkpoint's, no checkpoint.
+        InputError: more examples asked than exist, another vocabulary than the checkpoint's, no checkpoint,
+            or a method whose settings do not fit the model.
     """
     ready = _open(run)
     settings, store, program = ready.settings, ready.store, ready.program
@@ -174,8 +179,8 @@ def finetune(
         test = data_sets.evaluation_at(run.store, "test", settings.test_examples, settings.eval_batch_size)
         test_loss = mean_loss(program, outcome.best, frozen, test)
         if settings.keep_checkpoint == "best":
-            best_step = {"step": outcome.progress.best_step}
-            checkpoint_bytes = checkpoints.save(folder / "checkpoint", outcome.best, about | best_step)
+            best = {"step": outcome.progress.best_step, "hash": tuned_hash(outcome.best, about)}
+            checkpoint_bytes = checkpoints.save(folder / "checkpoint", outcome.best, about | best)
     record = {
         **_identity(run, ready),
         "status": outcome.progress.status,
@@ -204,12 +209,13 @@ def _open(run: FinetuneRun) -> _Ready:
     store = data_sets.store_at(run.store)
     if "inputs" not in store.manifest["feature_lengths"]:
         raise InputError(f"{run.store} holds pretraining windows, finetuning needs inputs and targets")
-    config, base, about = _base_at(run.base, settings.layout)
+    method = named_method(run.method, run.tuning_size)
+    dtype = "float32" if method.trains_base else settings.base_dtype
+    config, base, about = _base_at(run.base, settings.layout, dtype)
     data_sets.check_vocabulary(store, Path(run.base), about)
     split = data_sets.split_at(run.store, "train")
     examples = len(split) if run.examples is None else run.examples
     subset = data_batches.nested_subset(len(split), examples, run.subset_seed)
-    method = named_method(run.method, run.tuning_size)
     program = Program(config, method, settings.optimizer, settings.layout, settings.microbatches)
     return _Ready(settings, store, base, about, program, split, subset)
 
@@ -238,8 +244,16 @@ def _about(run: FinetuneRun, ready: _Ready) -> dict[str, Any]:
 
 
 def _base(run: FinetuneRun, ready: _Ready) -> dict[str, Any]:
-    about = ready.about
-    return {"path": str(run.base), "hash": about["hash"], "pretrain_tokens": about["pretrain_tokens"]}
+    about, method = ready.about, ready.program.method
+    base = {
+        "path": str(run.base),
+        "hash": about["hash"],
+        "pretrain_tokens": about["pretrain_tokens"],
+        "dtype": "float32" if method.trains_base else ready.settings.base_dtype,
+    }
+    if about["kind"] == "tuned":
+        base["tuned_from"] = {"method": about["method"], "base": about["base"]}
+    return base
 
 
 def evaluate_checkpoint(
@@ -269,17 +283,8 @@ def evaluate_checkpoint(
     if about["kind"] == "pretrained":
         config, params, _ = load_base(checkpoint, layout)
         return mean_loss(Program(config, Full(), Optimizer(), layout), params, {}, evaluation), count
-    base_folder = base or Path(about["base"]["path"])
-    config, params, base_about = load_base(base_folder, layout)
-    if base_about["hash"] != about["base"]["hash"]:
-        raise InputError(
-            f"{base_folder} is not the base that {checkpoint} was tuned from (its arrays have another hash)"
-        )
-    program = Program(config, restored_method(about["method"]), Optimizer(), layout)
-    state, frozen = program.start(params, 0)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, state.tuned)
-    tuned = checkpoints.restore(checkpoint, checkpoints.like(state.tuned, shardings))
-    return mean_loss(program, tuned, frozen, evaluation), count
+    found = load_tuned(checkpoint, layout, base)
+    return mean_loss(found.program, found.tuned, found.base, evaluation), count
 
 
 def _identity(run: FinetuneRun, ready: _Ready) -> dict[str, Any]:

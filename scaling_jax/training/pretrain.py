@@ -18,7 +18,7 @@ from scaling_jax.data.batches import TrainingBatches
 from scaling_jax.data.store import Split, TokenStore
 from scaling_jax.errors import InputError
 from scaling_jax.models import counts
-from scaling_jax.models.config import ModelConfig, from_record
+from scaling_jax.models.config import ModelConfig
 from scaling_jax.models.families import named_model
 from scaling_jax.training import checkpoints, data_sets, records
 from scaling_jax.training.loop import LoopSettings, Progress, finish, train
@@ -174,25 +174,6 @@ def _batches(store: TokenStore, split: Split, rows: int, seed: int) -> TrainingB
     process = (jax.process_index(), jax.process_count())
     return TrainingBatches(
         split, np.arange(len(split)), rows, (window,), store.vocabulary.pad_id, seed, process
-    )
-
-
-def load_base(checkpoint: Path, layout: Layout) -> tuple[ModelConfig, Any, dict[str, Any]]:
-    """(model, parameters, what the checkpoint says of itself) of a pretrained model.
-
-    Raises:
-        InputError: no checkpoint there, or one of something else.
-    """
-    about = checkpoints.about(checkpoint)
-    if about["kind"] != "pretrained":
-        raise InputError(f"{checkpoint} is a {about['kind']} checkpoint, a pretrained one is needed")
-    config = from_record(about["model"])
-    program = Program(config, Full(), Optimizer(), layout)
-    abstract = counts.abstract_parameters(config)
-    return (
-        config,
-        checkpoints.restore(checkpoint, checkpoints.like(abstract, program.shardings["params"])),
-        about,
     )
 
 

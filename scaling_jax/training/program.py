@@ -99,7 +99,15 @@ class Program:
 
     def trained_parameters(self) -> int:
         """Number of trained parameters."""
-        return counts.size(abstract_tuned(self))
+        return counts.size(_abstract_tuned(self))
+
+    def abstract_tuned(self) -> Any:
+        """Shapes and shardings of what is trained, to restore a checkpoint onto."""
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            _abstract_tuned(self),
+            _state_shardings(self).tuned,
+        )
 
     def train_memory_bytes(self) -> int | None:
         """Bytes that the training step called last needs on one device at its peak; None before the first."""
@@ -191,7 +199,7 @@ def _variables(program: Program) -> Any:
     return counts.abstract_variables(program.model, program.method)
 
 
-def abstract_tuned(program: Program) -> Any:
+def _abstract_tuned(program: Program) -> Any:
     """Shapes of what is trained."""
     variables = nn.unbox(_variables(program))
 
@@ -202,7 +210,7 @@ def abstract_tuned(program: Program) -> Any:
 
 
 def _state_shardings(program: Program) -> TrainState:
-    tuned = abstract_tuned(program)
+    tuned = _abstract_tuned(program)
     tuned_shardings, _ = program.method.start(
         program.shardings["params"], lambda _: program.shardings["tuned"]
     )

@@ -1,7 +1,8 @@
 """BitFit: only biases are trained (Ben Zaken et al. 2022).
 
 Where a model has none, they are added to the outputs of the target projections and begin at zero,
-as T-Few does for T5. Where it has some, what is trained is the difference to them.
+as T-Few does for T5. Where it has some, what is trained is the difference to them. Merged into a
+model without biases it gives one with biases (`ModelConfig.biases`), the same function.
 """
 
 import dataclasses
@@ -10,10 +11,13 @@ from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
-from scaling_jax.errors import InputError
+from scaling_jax.models import counts
+from scaling_jax.models.config import ModelConfig
 from scaling_jax.models.hooks import tuned_variable
 from scaling_jax.tuning.method import register
+from scaling_jax.tuning.selection import PROJECTIONS, projections
 from scaling_jax.tuning.targeted import Targeted
 
 
@@ -36,9 +40,25 @@ class BitFit(Targeted):
         return outputs + bias.astype(outputs.dtype)
 
     def merge_projection(self, added: Any, projection: Any) -> Any:
-        if "bias" not in projection:
-            raise InputError(
-                "bitfit cannot be merged into this model: its projections have no biases to hold what was "
-                "trained; keep the tuned checkpoint and its base side by side"
-            )
         return {"bias": projection["bias"] + added["bitfit_bias"].astype(projection["bias"].dtype)}
+
+    def merge(self, tuned: Any, base: Any) -> Any:
+        return super().merge(tuned, _with_biases(base, self._names(base)))
+
+    def merged_model(self, model: ModelConfig) -> ModelConfig:
+        names = self._names(counts.abstract_parameters(model)) | set(model.biases)
+        return dataclasses.replace(model, biases=tuple(name for name in PROJECTIONS if name in names))
+
+    def _names(self, parameters: Any) -> set[str]:
+        """Names of the projections that have a target among them: a model has biases by name."""
+        return {path[-1] for path in projections(parameters) if self.is_target(path)}
+
+
+def _with_biases(tree: Any, names: set[str], path: tuple[str, ...] = ()) -> Any:
+    """Zeros where a projection of these names has no bias."""
+    if not isinstance(tree, dict):
+        return tree
+    if path and path[-1] in names and "kernel" in tree:
+        kernel = tree["kernel"]
+        return {"bias": jnp.zeros((*kernel.shape[:-2], kernel.shape[-1]), kernel.dtype)} | tree
+    return {name: _with_biases(part, names, (*path, name)) for name, part in tree.items()}

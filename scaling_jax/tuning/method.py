@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import gin
 
 from scaling_jax.errors import InputError, did_you_mean
+from scaling_jax.models.config import ModelConfig
 from scaling_jax.models.hooks import Hook
 
 _METHODS: dict[str, type["TuningMethod"]] = {}
@@ -68,12 +69,16 @@ class TuningMethod(Hook):
         return create(base), base
 
     def merge(self, tuned: Any, base: Any) -> Any:
-        """Parameters of a plain model that computes the same.
+        """Parameters of a plain model, `merged_model`, that computes the same.
 
         Raises:
             InputError: the method cannot be merged.
         """
         raise InputError(f"{type(self).__name__} cannot be merged into the base model's parameters")
+
+    def merged_model(self, model: ModelConfig) -> ModelConfig:
+        """The config of what `merge` gives for this model."""
+        return model
 
 
 def register(name: str) -> Callable[[type[TuningMethod]], type[TuningMethod]]:

@@ -55,6 +55,12 @@ class Prompt(TuningMethod):
                 f"it has {' and '.join(present)}"
             )
 
+    def merge(self, tuned: Any, base: Any) -> Any:
+        raise InputError(
+            "prompt cannot be merged into the base model's parameters: its vectors stand before every "
+            "example; keep the tuned checkpoint and its base side by side"
+        )
+
     def embed(self, module: nn.Module, embeddings: jax.Array, table: jax.Array) -> jax.Array:
         stack = next((name for name in module.path if name in STACKS), None)
         if stack is not None and stack not in (self.stacks or ("encoder",)):

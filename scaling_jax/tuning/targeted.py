@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 import flax.linen as nn
 
-from scaling_jax.errors import InputError
 from scaling_jax.tuning import selection
 from scaling_jax.tuning.method import TuningMethod
 
@@ -38,7 +37,11 @@ class Targeted(TuningMethod):
 
     def adds_to(self, module: nn.Module) -> bool:
         """Whether this projection is a target."""
-        return any(selection.matches(pattern, module.path) for pattern in self.targets)
+        return self.is_target(module.path)
+
+    def is_target(self, path: selection.Path) -> bool:
+        """Whether the projection at this place of the model is a target."""
+        return any(selection.matches(pattern, path) for pattern in self.targets)
 
     def check(self, parameters: Any) -> None:
         selection.check_targets(f"{self.name}.targets", self.targets, parameters)
@@ -51,12 +54,8 @@ class Targeted(TuningMethod):
         return {"params": base, "tuned": whole}
 
     def merge_projection(self, added: Any, projection: Any) -> Any:
-        """Parameters {kernel [layers, in, out], ...} of one projection with what was added to it inside.
-
-        Raises:
-            InputError: the projection cannot hold it.
-        """
-        raise InputError(f"{self.name} cannot be merged into the base model's parameters")
+        """Changed parameters {kernel [layers, in, out], ...} of one projection that hold what was added."""
+        raise NotImplementedError
 
     def merge(self, tuned: Any, base: Any) -> Any:
         def merged(added: Any, parameters: Any) -> Any:

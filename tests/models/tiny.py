@@ -23,7 +23,7 @@ def parameters(config=CONFIG, seed=0):
     generator = np.random.default_rng(seed)
 
     def drawn(path, leaf):
-        if "scale" in str(path[-1]):
+        if "scale" in str(path[-1]) or "bias" in str(path[-1]):
             return generator.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
         fan_in = leaf.shape[-1] if "table" in str(path[-1]) else leaf.shape[-2]
         return (generator.normal(size=leaf.shape) / fan_in**0.5).astype(np.float32)

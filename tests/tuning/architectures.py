@@ -7,7 +7,8 @@ import numpy as np
 from scaling_jax.models.config import ModelConfig
 from tests.models import tiny
 
-# Two query heads share one key-value head, waves are stretched, the output is a matrix of its own.
+# Two query heads share one key-value head, waves are stretched, the output is a matrix of its own,
+# and some projections have biases.
 LLAMA = ModelConfig(
     "tiny_llama",
     layers=2,
@@ -21,6 +22,7 @@ LLAMA = ModelConfig(
     rotary_factor=8.0,
     embedding_scale="none",
     output="untied",
+    biases=("query", "key", "up"),
 )
 T5 = ModelConfig(
     "tiny_t5",

@@ -84,8 +84,10 @@ def measured(config, name, folder):
     found["optimizer"] = counts.size(state.optimizer)
     try:
         merged = METHODS[name].merge(state.tuned, frozen)
+        plain = Program(METHODS[name].merged_model(config), Full(), OPTIMIZER, Layout())
         found["merged_nats"] = nats(plain, merged, {})
-        found["merged_shapes_agree"] = jax.tree.map(np.shape, merged) == jax.tree.map(np.shape, base)
+        shapes = jax.tree.map(np.shape, counts.abstract_parameters(plain.model))
+        found["merged_shapes_agree"] = jax.tree.map(np.shape, merged) == shapes
     except InputError as error:
         found["merged_nats"], found["refused"] = None, str(error)
     found |= restored(program, state, frozen, folder / name)

@@ -1,0 +1,132 @@
+"""What a run starts from: a pretrained checkpoint, or a tuned one merged into its own base.
+
+So tuning goes on from a tuned model, as Sun et al. 2023 do (full, then LoRA): the merged model is
+the new base, and the new checkpoint says which one that was.
+"""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from scaling_jax.errors import InputError
+from scaling_jax.models import counts
+from scaling_jax.models.config import ModelConfig, from_record
+from scaling_jax.training import checkpoints
+from scaling_jax.training.mesh import Layout
+from scaling_jax.training.optimizers import Optimizer
+from scaling_jax.training.program import Program
+from scaling_jax.tuning.full import Full
+from scaling_jax.tuning.method import restored_method
+
+
+class Tuned(NamedTuple):
+    """A tuned checkpoint read: `program` runs it, `tuned` is what was trained, `base` is frozen."""
+
+    program: Program
+    tuned: Any
+    base: Any
+    about: dict[str, Any]
+
+
+def load_base(
+    checkpoint: Path, layout: Layout, dtype: str = "float32"
+) -> tuple[ModelConfig, Any, dict[str, Any]]:
+    """(model, parameters, what the checkpoint says of itself) of a pretrained or tuned model.
+
+    A tuned one is merged; of it, `about` says model, hash, pretrain_tokens and vocabulary_sha256 as a
+    pretrained one does, and the method and base that it came from.
+
+    Args:
+        checkpoint: folder written by `pretrain` or `finetune`.
+        layout: where arrays go.
+        dtype: of matrices; vectors stay float32.
+
+    Raises:
+        InputError: no checkpoint there, one of something else, or a method that cannot be merged.
+    """
+    about = checkpoints.about(checkpoint)
+    if about["kind"] == "tuned":
+        found = load_tuned(checkpoint, layout, dtype="float32")
+        try:
+            params = found.program.method.merge(found.tuned, found.base)
+        except InputError as error:
+            raise InputError(f"{checkpoint} cannot be a base: {error}") from error
+        config = found.program.method.merged_model(found.program.model)
+        about = about | {
+            "hash": tuned_hash(found.tuned, about),
+            "pretrain_tokens": about["base"]["pretrain_tokens"],
+            "model": dataclasses.asdict(config),
+        }
+        return config, stored_as(params, dtype), about
+    if about["kind"] != "pretrained":
+        raise InputError(f"{checkpoint} is a {about['kind']} checkpoint, a pretrained or tuned one is needed")
+    config = from_record(about["model"])
+    program = Program(config, Full(), Optimizer(), layout)
+    abstract = stored_as(counts.abstract_parameters(config), dtype)
+    return (
+        config,
+        checkpoints.restore(checkpoint, checkpoints.like(abstract, program.shardings["params"])),
+        about,
+    )
+
+
+def load_tuned(checkpoint: Path, layout: Layout, base: Path | None = None, dtype: str | None = None) -> Tuned:
+    """A tuned checkpoint and the base that it was tuned from.
+
+    Args:
+        checkpoint: folder written by `finetune`.
+        layout: where arrays go.
+        base: where the base is, if not where it was. A checkpoint of full tuning needs none.
+        dtype: of the base's matrices; None is as it was trained.
+
+    Raises:
+        InputError: the base is not there, or its arrays have another hash.
+    """
+    about = checkpoints.about(checkpoint)
+    method = restored_method(about["method"])
+    if method.trains_base and base is None:
+        config, frozen = from_record(about["model"]), {}
+    else:
+        folder = base or Path(about["base"]["path"])
+        config, params, base_about = load_base(folder, layout, dtype or about["base"].get("dtype", "float32"))
+        if base_about["hash"] != about["base"]["hash"]:
+            raise InputError(
+                f"{folder} is not the base that {checkpoint} was tuned from (its arrays have another hash)"
+            )
+        frozen = {} if method.trains_base else params
+    program = Program(config, method, Optimizer(), layout)
+    tuned = checkpoints.restore(checkpoint, program.abstract_tuned())
+    return Tuned(program, tuned, frozen, about)
+
+
+def tuned_hash(tuned: Any, about: dict[str, Any]) -> str:
+    """SHA-256 of what a tuned checkpoint computes: what was trained, the method, the base's hash."""
+    if restored_method(about["method"]).trains_base:
+        return checkpoints.tree_hash(tuned)
+    settings = sorted((key, str(value)) for key, value in about["method"].items())
+    whole = f"{about['base']['hash']} {settings} {checkpoints.tree_hash(tuned)}"
+    return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def stored_as(tree: Any, dtype: str) -> Any:
+    """The (abstract) parameters with their matrices in `dtype`; norm scales, biases and distance tables stay.
+
+    Raises:
+        InputError: a dtype that is neither float32 nor bfloat16.
+    """
+    if dtype not in ("float32", "bfloat16"):
+        raise InputError(f"base_dtype = {dtype!r}: 'float32' or 'bfloat16'")
+
+    def stored(path: Any, leaf: Any) -> Any:
+        names = [str(key.key) for key in path]
+        if names[-1] != "kernel" and names[-2:] not in (["embedding", "table"], ["output", "table"]):
+            return leaf
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(dtype))
+        return leaf.astype(dtype)
+
+    return jax.tree_util.tree_map_with_path(stored, tree)
