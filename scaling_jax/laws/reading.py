@@ -130,7 +130,7 @@ def _read_separated(path: Path, data: bytes, separators: str) -> Columns:
             start = reader.line_num + 1
         columns, row_lines, long_rows = _read_rows(path, reader, len(names), separator)
     except csv.Error as error:
-        raise InputError(f"{path}:{reader.line_num}: {error}") from error
+        raise InputError(f"{path}:{start}: {_why(error)}") from error
     below = [number for number in comments if number > start]
     if not row_lines:
         hint = f" (line {below[0]} starts with '#', a comment)" if below else ""
@@ -186,10 +186,13 @@ def _read_rows(
                 _keep(rows, parts)
                 rows = []
     except csv.Error as error:
-        why = "a quoted cell is never closed" if "unexpected end" in str(error) else error
-        raise InputError(f"{path}:{last + 1}: {why}") from error
+        raise InputError(f"{path}:{last + 1}: {_why(error)}") from error
     _keep(rows, parts)
     return [np.concatenate(column) for column in parts if column], lines, long_rows
+
+
+def _why(error: csv.Error) -> str:
+    return "a quoted cell is never closed" if "unexpected end" in str(error) else str(error)
 
 
 def _keep(rows: list[list[str]], parts: list[list[np.ndarray]]) -> None:

@@ -309,9 +309,10 @@ def _noted(table: Table) -> Table:
     repeated = cell_values.repeated_rows(table.cells)
     if len(repeated):
         lines = ", ".join(str(line) for line in table.lines[repeated[:3]])
+        kind = "rows are exact duplicates" if len(repeated) > 1 else "rows is an exact duplicate"
         note = (
-            f"{len(repeated)} of {len(table)} rows are exact duplicates of an earlier row (line {lines}"
-            f"{', ...' if len(repeated) > 3 else ''}); they are kept"
+            f"{len(repeated)} of {len(table)} {kind} of an earlier row "
+            f"(line {lines}{', ...' if len(repeated) > 3 else ''}) and kept"
         )
         table = replace(table, notes=(*table.notes, note))
     return keep_done(table)

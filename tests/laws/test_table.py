@@ -94,10 +94,12 @@ def test_repeated_rows_are_told_and_kept(tmp_path):
     content = "n,loss,method\n1,2,a\n1,2,b\n1,2,a\n2,2,a\n1, 2 ,a\n"
     table = read_table(write(tmp_path, content))
     assert len(table) == 5
-    note = "2 of 5 rows are exact duplicates of an earlier row (line 4, 6); they are kept"
+    note = "2 of 5 rows are exact duplicates of an earlier row (line 4, 6) and kept"
     assert table.notes == (note,)
     (_, first), (_, second) = table.where("n > 0").derive("m = 2 * n").groups(("method",))
     assert first.notes == second.notes == (note,)
+    once = table_of("t", {"a": [1, 1]}).notes
+    assert once == ("1 of 2 rows is an exact duplicate of an earlier row (line 3) and kept",)
     # Columns whose contents are swapped or shifted are no duplicates.
     assert table_of("t", {"a": [1, 2, 3], "b": [2, 1, 3]}).notes == ()
 
@@ -196,6 +198,7 @@ def test_rows_that_are_not_done_are_counted_with_their_reason(tmp_path):
         ),
         ('a,b\n1,2\n3,"4\n5,6\n', "t.csv", ":3: a quoted cell is never closed"),
         ('a,b\n1,2\n3,"4"5\n5,6\n', "t.csv", ":3: "),
+        ('\na,"b\n1,2\n', "t.csv", ":2: a quoted cell is never closed"),
         (b"a,b\n1,2\n3,\xff\n", "t.csv", ":3: not UTF-8 text (byte 0xff); save the file as UTF-8"),
         ("größe,b\n1,2\n".encode("latin-1"), "t.csv", ":1: not UTF-8"),
         ("a,b\n1,2\n".encode("utf-16"), "t.csv", "UTF-16 text; save it as UTF-8"),
