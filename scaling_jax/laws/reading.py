@@ -11,7 +11,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -197,6 +197,7 @@ def _why(error: csv.Error) -> str:
 
 def _keep(rows: list[list[str]], parts: list[list[np.ndarray]]) -> None:
     """Turns rows into pieces of columns; equal cells of a piece share their text, which saves memory."""
+    # Without rows there are no columns to pair.
     for column, piece in zip(zip(*rows, strict=True), parts, strict=False):
         once: dict[str, str] = {}
         cells = [once.setdefault(cell, cell) for cell in map(str.strip, column)]
@@ -233,49 +234,84 @@ def _lines_text(numbers: Sequence[int]) -> str:
 
 
 def _read_json_lines(path: Path, data: bytes) -> Columns:
-    rows, lines = [], []
+    parts: dict[str, list[np.ndarray]] = {}
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    names: tuple[str, ...] = ()
     for number, line in enumerate(_lines_of(data), start=1):
-        if line.strip():
-            rows.append(_json_row(line, lambda problem, number=number: _refuse(path, number, problem)))
-            lines.append(number)
-    if not rows:
+        if line.isspace():
+            continue
+        try:
+            row = _json_row(line)
+            new = [_checked(name) for name in row if name not in parts]
+        except _Unusable as error:
+            raise InputError(f"{path}:{number}: {error}") from error
+        if new or len(rows) == _CHUNK:
+            _keep(rows, list(parts.values()))
+            rows = []
+            for name in new:
+                # A column that appears late was not measured in the rows before.
+                parts.setdefault(name, [np.full(len(lines), "", object)])
+            names = tuple(parts)
+        rows.append(list(row.values()) if tuple(row) == names else [row.get(name, "") for name in names])
+        lines.append(number)
+    _keep(rows, list(parts.values()))
+    if not lines:
         raise InputError(f"{path}: no rows; a .jsonl table has one JSON object a line")
-    names = dict.fromkeys(name for row in rows for name in row)
-    if not names:
+    if not parts:
         raise InputError(f"{path}: no columns; a .jsonl table has one JSON object of column: value a line")
-    cells = {name: np.array([row.get(name, "") for row in rows], object) for name in names}
-    return Columns(cells, np.array(lines))
+    return Columns({name: np.concatenate(pieces) for name, pieces in parts.items()}, np.array(lines))
 
 
-def _json_row(line: str, refuse: Callable[[str], None]) -> dict[str, str]:
-    """One object as column -> text. Numbers stay as they are written."""
+def _json_row(line: str) -> dict[str, str]:
+    """One object as column -> text. Numbers stay as they are written.
+
+    Raises:
+        _Unusable: says what is wrong with the line.
+    """
     try:
-        row = json.loads(
-            line, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_JsonObject
-        )
+        row = _DECODER.decode(line)
     except json.JSONDecodeError as error:
-        refuse(f"not JSON (column {error.colno}: {error.msg})")
-    except (RecursionError, ValueError):
-        refuse("not JSON")
+        raise _Unusable(f"not JSON (column {error.colno}: {error.msg})") from error
+    except RecursionError as error:
+        raise _Unusable("not JSON") from error
     if not isinstance(row, _JsonObject):
-        refuse("a line must be a JSON object of column: value")
-    cells: dict[str, str] = {}
-    for name, value in row:
-        name = name.strip()
-        if isinstance(value, list):
-            refuse(f"column {shown(name)}: a cell must be a number or text")
-        if not name or name in cells:
-            refuse(f"column {shown(name)} appears twice" if name else "a column has no name")
-        text = "" if value is None else str(value).strip()
-        if not name.isprintable() or _UNPRINTABLE.search(text):
-            refuse(f"column {shown(name)} has a character that cannot be printed")
-        cells[name] = text
+        raise _Unusable("a line must be a JSON object of column: value")
+    cells = {
+        name.strip(): value.strip() if type(value) is str else _json_text(name, value) for name, value in row
+    }
+    if len(cells) < len(row):
+        repeated = Counter(name.strip() for name, _ in row).most_common(1)[0][0]
+        raise _Unusable(f"column {shown(repeated)} appears twice")
+    # Only an escape can bring in what the file's bytes may not hold.
+    if "\\u" in line:
+        for name, cell in cells.items():
+            if _UNPRINTABLE.search(cell):
+                raise _Unusable(f"column {shown(name)} has a character that cannot be printed")
     return cells
+
+
+def _json_text(name: str, value) -> str:
+    if isinstance(value, list):
+        raise _Unusable(f"column {shown(name)}: a cell must be a number or text")
+    return "" if value is None else str(value)
+
+
+def _checked(name: str) -> str:
+    if not name:
+        raise _Unusable("a column has no name")
+    if not name.isprintable():
+        raise _Unusable(f"column {shown(name)} has a character that cannot be printed")
+    return name
+
+
+class _Unusable(Exception):
+    """A line that is no row; the message says why."""
 
 
 class _JsonObject(list):
     """The (name, value) pairs of a JSON object, so that a repeated name can be seen."""
 
 
-def _refuse(path: Path, line: int, problem: str) -> None:
-    raise InputError(f"{path}:{line}: {problem}")
+# Numbers stay as they are written: nothing is rounded, and no long integer has to be made.
+_DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_JsonObject)

@@ -1,5 +1,6 @@
 """Tables: what is read, and every refusal with file, line and column."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -210,6 +211,8 @@ def test_rows_that_are_not_done_are_counted_with_their_reason(tmp_path):
         ('{"a": {"b": 1}}\n', "t.jsonl", ":1: column 'a'"),
         ('{"a": 1, "a": 2}\n', "t.jsonl", ":1: column 'a' appears twice"),
         ('{"a": 1}\n{" ": 2}\n', "t.jsonl", ":2: a column has no name"),
+        ('{"a": 1, "a ": 2}\n', "t.jsonl", ":1: column 'a' appears twice"),
+        ('{"a": 1}\n{"a": 2, "\\u0000": 3}\n', "t.jsonl", ":2: column '\\x00' has a character"),
         ('{"a": "\\ud800"}\n', "t.jsonl", ":1: column 'a' has a character that cannot be printed"),
         ('{"a": ' + "[" * 100_000 + "\n", "t.jsonl", ":1: not JSON"),
         ("{}\n", "t.jsonl", "no columns"),
@@ -361,6 +364,17 @@ def test_json_numbers_stay_as_written(tmp_path):
     for column in ("a", "b"):
         with pytest.raises(InputError, match=f":1: column '{column}': .* is not a finite number"):
             table.numbers(column)
+
+
+def test_json_columns_may_come_late_and_in_any_order(tmp_path):
+    rows = [{"a": k, "b": -k} if k % 2 else {"b": -k, "a": k} for k in range(2500)]
+    rows[0] = {}
+    rows[2100]["late"] = "x"
+    del rows[2200]["a"]
+    table = read_table(write(tmp_path, "\n".join(map(json.dumps, rows)), "t.jsonl"))
+    assert list(table.lines) == list(range(1, 2501))
+    for name in ("a", "b", "late"):
+        assert list(table.text(name)) == [str(row.get(name, "")) for row in rows]
 
 
 def test_published_tables_are_read():
