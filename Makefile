@@ -45,22 +45,26 @@ mkdir -p "$(ROOM)"; touch $(2); \
 echo "Installed in $$((SECONDS - start)) s"
 endef
 
-.PHONY: same-python help quickstart test test-slow
+.PHONY: same-python help quickstart test test-slow parity
 
 help:
 	@echo "make quickstart   a study of small runs on a synthetic language, its law and its report"
 	@echo "make test         the fast tests"
 	@echo "make test-slow    the tests that train for longer"
+	@echo "make parity       the models beside Hugging Face transformers (installs torch)"
 
 quickstart: $(ROOM)/tasks
 	@$(VENV)/bin/scaling-jax study --gin_file gin_configs/studies/quickstart.gin --out $(STUDY)
 	@$(VENV)/bin/scaling-jax report $(STUDY)
 
 test: $(ROOM)/test
-	@$(PYTEST) -m "not slow" --require_extras tasks,test
+	@$(PYTEST) -m "not slow and not parity" --require_extras tasks,test
 
 test-slow: $(ROOM)/test
 	@$(PYTEST) -m slow --require_extras tasks,test
+
+parity: $(ROOM)/parity
+	@HF_HUB_OFFLINE=1 $(PYTEST) -m parity
 
 # A named Python that an environment made earlier does not have would otherwise be ignored in silence.
 same-python:
@@ -79,5 +83,8 @@ $(ROOM)/tasks: $(PACKAGING) | same-python
 
 $(ROOM)/test: $(PACKAGING) | same-python
 	@$(call install,tasks$(comma)test,"$(ROOM)/tasks" "$(ROOM)/test")
+
+$(ROOM)/parity: $(PACKAGING) | same-python
+	@$(call install,test$(comma)parity,"$(ROOM)/parity")
 
 comma := ,

@@ -1,0 +1,136 @@
+"""`model_type` "llama": LLaMA 1 to 3, and our own decoder in a form that serves as one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from scaling_jax.errors import InputError
+from scaling_jax.interop.names import Entry, Family, projections
+from scaling_jax.interop.tensor_files import StoredTensor
+from scaling_jax.models.config import ModelConfig
+
+ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "o_proj"}
+FEED_FORWARD = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
+ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu", "gelu_new": "gelu", "relu": "relu"}
+
+
+def read_config(theirs: Mapping[str, Any], tensors: Mapping[str, StoredTensor], name: str) -> ModelConfig:
+    """
+    Raises:
+        InputError: an activation or a scaling of positions that we do not have.
+    """
+    if theirs.get("hidden_act", "silu") not in ACTIVATIONS:
+        raise InputError(f"hidden_act {theirs['hidden_act']!r}: known are {', '.join(ACTIVATIONS)}")
+    attention = tuple(ATTENTION) if theirs.get("attention_bias") else ()
+    feed_forward = tuple(FEED_FORWARD) if theirs.get("mlp_bias") else ()
+    heads = theirs["num_attention_heads"]
+    return ModelConfig(
+        name=name,
+        layers=theirs["num_hidden_layers"],
+        heads=heads,
+        head_dim=theirs.get("head_dim") or theirs["hidden_size"] // heads,
+        model_dim=theirs["hidden_size"],
+        feed_forward_dim=theirs["intermediate_size"],
+        vocabulary_size=theirs["vocab_size"],
+        key_value_heads=theirs.get("num_key_value_heads") or heads,
+        activation=ACTIVATIONS[theirs.get("hidden_act", "silu")],
+        norm_epsilon=theirs.get("rms_norm_eps", 1e-6),
+        embedding_scale="none",
+        output="tied" if theirs.get("tie_word_embeddings", False) else "untied",
+        biases=attention + feed_forward,
+        **_rotary(theirs),
+    )
+
+
+def _rotary(theirs: Mapping[str, Any]) -> dict[str, Any]:
+    # transformers 5 has all in rope_parameters, earlier versions rope_theta beside rope_scaling.
+    given = theirs.get("rope_parameters") or theirs.get("rope_scaling") or {}
+    base = given.get("rope_theta") or theirs.get("rope_theta") or 10_000.0
+    kind = given.get("rope_type") or given.get("type") or "default"
+    if kind == "default":
+        return {"rotary_base": base}
+    if kind != "llama3":
+        raise InputError(f"rotary positions of type {kind!r}: known are 'default' and 'llama3'")
+    return {
+        "rotary_base": base,
+        "rotary_factor": given["factor"],
+        "rotary_low_frequency": given["low_freq_factor"],
+        "rotary_high_frequency": given["high_freq_factor"],
+        "rotary_original_length": given["original_max_position_embeddings"],
+    }
+
+
+def write_config(config: ModelConfig) -> dict[str, Any]:
+    """
+    Raises:
+        InputError: a decoder that no LLaMA can express.
+    """
+    wanted = {
+        "encoder_layers": 0,
+        "positions": "rotary",
+        "feed_forward": "gated",
+        "attention_scale": "head_dim",
+    }
+    wrong = {
+        field: getattr(config, field) for field, value in wanted.items() if getattr(config, field) != value
+    }
+    attention = set(config.biases) & set(ATTENTION)
+    feed_forward = set(config.biases) & set(FEED_FORWARD)
+    if attention not in (set(), set(ATTENTION)) or feed_forward not in (set(), set(FEED_FORWARD)):
+        wrong["biases"] = config.biases  # there, all projections of a block have one or none
+    if config.output == "tied_scaled":
+        wrong["output"] = config.output
+    if wrong:
+        raise InputError(f"model {config.name!r} cannot be written as a LLaMA: {wrong}")
+    activation = next(name for name, ours in ACTIVATIONS.items() if ours == config.activation)
+    scaling = {
+        "rope_type": "llama3",
+        "factor": config.rotary_factor,
+        "low_freq_factor": config.rotary_low_frequency,
+        "high_freq_factor": config.rotary_high_frequency,
+        "original_max_position_embeddings": config.rotary_original_length,
+    }
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": config.vocabulary_size,
+        "hidden_size": config.model_dim,
+        "intermediate_size": config.feed_forward_dim,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.key_value_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": activation,
+        "rms_norm_eps": config.norm_epsilon,
+        "rope_theta": config.rotary_base,
+        "rope_scaling": None if config.rotary_factor == 1.0 else scaling,
+        "attention_bias": bool(attention),
+        "mlp_bias": bool(feed_forward),
+        "tie_word_embeddings": config.output == "tied" and config.embedding_scale == "none",
+    }
+
+
+def entries(config: ModelConfig) -> list[Entry]:
+    """A LLaMA scales no embedding: ours are scaled in the file, and a tied output is then written apart."""
+    scale = config.model_dim**0.5 if config.embedding_scale == "width" else 1.0
+    ours, theirs = "layers/layer", "model.layers.{layer}"
+    found = [
+        Entry("embedding/table", "model.embed_tokens.weight", (0, 1), scale),
+        *projections(f"{ours}/attention", f"{theirs}.self_attn", ATTENTION, config.biases),
+        *projections(f"{ours}/feed_forward", f"{theirs}.mlp", FEED_FORWARD, config.biases),
+        Entry(f"{ours}/attention_norm/scale", f"{theirs}.input_layernorm.weight"),
+        Entry(f"{ours}/feed_forward_norm/scale", f"{theirs}.post_attention_layernorm.weight"),
+        Entry("final_norm/scale", "model.norm.weight"),
+    ]
+    if config.output == "untied":
+        found.append(Entry("output/table", "lm_head.weight", (0, 1)))
+    elif scale != 1.0:
+        found.append(Entry("embedding/table", "lm_head.weight", (0, 1)))
+    return found
+
+
+def duplicates(config: ModelConfig) -> dict[str, str]:
+    """Names that may be there and then hold another's values again."""
+    return {"lm_head.weight": "model.embed_tokens.weight"} if config.output == "tied" else {}
+
+
+FAMILY = Family("llama", read_config, write_config, entries, duplicates, (".rotary_emb.inv_freq",))

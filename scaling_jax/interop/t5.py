@@ -1,0 +1,143 @@
+"""`model_type` "t5": T5 1.0 and 1.1, FLAN-T5."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from scaling_jax.errors import InputError
+from scaling_jax.interop.names import Entry, Family, projections
+from scaling_jax.interop.tensor_files import StoredTensor
+from scaling_jax.models.config import ModelConfig
+
+ATTENTION = {"query": "q", "key": "k", "value": "v", "out": "o"}
+FEED_FORWARD = {
+    "gated": {"gate": "wi_0", "up": "wi_1", "down": "wo"},
+    "plain": {"up": "wi", "down": "wo"},
+}
+# Their "gated-gelu" is the tanh form, their "gelu" the exact one, which we do not have.
+FEED_FORWARDS = {
+    "gated-gelu": ("gated", "gelu"),
+    "gated-gelu_new": ("gated", "gelu"),
+    "gated-silu": ("gated", "silu"),
+    "relu": ("plain", "relu"),
+    "gelu_new": ("plain", "gelu"),
+}
+
+
+def read_config(theirs: Mapping[str, Any], tensors: Mapping[str, StoredTensor], name: str) -> ModelConfig:
+    """
+    Raises:
+        InputError: a feed-forward that we do not have.
+    """
+    given = theirs.get("feed_forward_proj", "relu")
+    if given not in FEED_FORWARDS:
+        raise InputError(f"feed_forward_proj {given!r}: known are {', '.join(FEED_FORWARDS)}")
+    feed_forward, activation = FEED_FORWARDS[given]
+    return ModelConfig(
+        name=name,
+        layers=theirs.get("num_decoder_layers") or theirs["num_layers"],
+        encoder_layers=theirs["num_layers"],
+        heads=theirs["num_heads"],
+        key_value_heads=theirs["num_heads"],
+        head_dim=theirs["d_kv"],
+        model_dim=theirs["d_model"],
+        feed_forward_dim=theirs["d_ff"],
+        vocabulary_size=theirs["vocab_size"],
+        feed_forward=feed_forward,
+        activation=activation,
+        positions="relative",
+        relative_buckets=theirs.get("relative_attention_num_buckets", 32),
+        relative_distance=theirs.get("relative_attention_max_distance", 128),
+        norm_epsilon=theirs.get("layer_norm_epsilon", 1e-6),
+        attention_scale="none",
+        embedding_scale="none",
+        output=_output(theirs, tensors),
+    )
+
+
+def _output(theirs: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> str:
+    # transformers 5 writes tie_word_embeddings true whatever the model; whether outputs are scaled, which
+    # 1.0 does and 1.1 does not, it then keeps by itself.
+    tied = theirs.get("tie_word_embeddings") is not False
+    if theirs.get("scale_decoder_outputs", tied):
+        return "tied_scaled"
+    return "untied" if "lm_head.weight" in tensors else "tied"
+
+
+def write_config(config: ModelConfig) -> dict[str, Any]:
+    """
+    Raises:
+        InputError: an encoder-decoder that no T5 can express.
+    """
+    wanted = {"positions": "relative", "attention_scale": "none", "embedding_scale": "none", "biases": ()}
+    wrong = {
+        field: getattr(config, field) for field, value in wanted.items() if getattr(config, field) != value
+    }
+    if config.key_value_heads != config.heads:
+        wrong["key_value_heads"] = config.key_value_heads
+    kinds = {ours: name for name, ours in reversed(FEED_FORWARDS.items())}
+    if (config.feed_forward, config.activation) not in kinds:
+        wrong["feed_forward"] = (config.feed_forward, config.activation)
+    if wrong:
+        raise InputError(f"model {config.name!r} cannot be written as a T5: {wrong}")
+    return {
+        "architectures": ["T5ForConditionalGeneration"],
+        "model_type": "t5",
+        "is_encoder_decoder": True,
+        "vocab_size": config.vocabulary_size,
+        "d_model": config.model_dim,
+        "d_kv": config.head_dim,
+        "d_ff": config.feed_forward_dim,
+        "num_layers": config.encoder_layers,
+        "num_decoder_layers": config.layers,
+        "num_heads": config.heads,
+        "feed_forward_proj": kinds[config.feed_forward, config.activation],
+        "relative_attention_num_buckets": config.relative_buckets,
+        "relative_attention_max_distance": config.relative_distance,
+        "layer_norm_epsilon": config.norm_epsilon,
+        "tie_word_embeddings": config.output != "untied",
+        "scale_decoder_outputs": config.output == "tied_scaled",
+        "decoder_start_token_id": 0,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+    }
+
+
+def entries(config: ModelConfig) -> list[Entry]:
+    """Their blocks number their parts: self-attention, attention to the encoder (decoder), feed-forward."""
+    found = [Entry("embedding/table", "shared.weight", (0, 1))]
+    parts = {
+        "encoder": {"attention": "SelfAttention"},
+        "decoder": {"attention": "SelfAttention", "cross_attention": "EncDecAttention"},
+    }
+    for stack, attentions in parts.items():
+        ours, block = f"{stack}/layers/layer", f"{stack}.block.{{layer}}.layer"
+        for number, (part, name) in enumerate(attentions.items()):
+            found += projections(f"{ours}/{part}", f"{block}.{number}.{name}", ATTENTION, ())
+            found.append(Entry(f"{ours}/{part}_norm/scale", f"{block}.{number}.layer_norm.weight"))
+        last, names = f"{block}.{len(attentions)}", FEED_FORWARD[config.feed_forward]
+        found += projections(f"{ours}/feed_forward", f"{last}.DenseReluDense", names, ())
+        found += [
+            Entry(f"{ours}/feed_forward_norm/scale", f"{last}.layer_norm.weight"),
+            Entry(f"{stack}/final_norm/scale", f"{stack}.final_layer_norm.weight"),
+            # All layers share the bias; the first one keeps it.
+            Entry(
+                f"{stack}/relative_bias/table",
+                f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+                (0, 1),
+            ),
+        ]
+    if config.output == "untied":
+        found.append(Entry("output/table", "lm_head.weight", (0, 1)))
+    return found
+
+
+def duplicates(config: ModelConfig) -> dict[str, str]:
+    """Names that may be there and then hold another's values again."""
+    tied = {} if config.output == "untied" else {"lm_head.weight": "shared.weight"}
+    return tied | {f"{stack}.embed_tokens.weight": "shared.weight" for stack in ("encoder", "decoder")}
+
+
+# Some old files hold a bias of the decoder's attention to the encoder, which nothing reads.
+FAMILY = Family(
+    "t5", read_config, write_config, entries, duplicates, (".EncDecAttention.relative_attention_bias.weight",)
+)
