@@ -85,6 +85,6 @@ $(ROOM)/test: $(PACKAGING) | same-python
 	@$(call install,tasks$(comma)test,"$(ROOM)/tasks" "$(ROOM)/test")
 
 $(ROOM)/parity: $(PACKAGING) | same-python
-	@$(call install,test$(comma)parity,"$(ROOM)/parity")
+	@$(call install,tasks$(comma)test$(comma)parity,"$(ROOM)/tasks" "$(ROOM)/test" "$(ROOM)/parity")
 
 comma := ,
