@@ -21,12 +21,26 @@ import numpy as np
 from scaling_jax.decisions.critical_size import critical_sizes
 from scaling_jax.errors import InputError
 from scaling_jax.laws.design import describe
-from scaling_jax.laws.fit import check_enough, fit_table
+from scaling_jax.laws.factors import (
+    EXAMPLES,
+    PRETRAINING,
+    TUNING,
+    FactorRows,
+    largest,
+    model_size_rows,
+    only,
+    pretraining_rows,
+    shared_pretraining,
+    tuning_size_rows,
+    usual_tuning,
+    with_column,
+)
+from scaling_jax.laws.fit import Settings, fit_table
 from scaling_jax.laws.law import find_law
 from scaling_jax.laws.results import Fit
+from scaling_jax.laws.sample import check_enough
 from scaling_jax.laws.table import Table
 
-EXAMPLES = "finetune_examples"
 JOINT_LAWS = ("multiplicative", "additive")
 
 
@@ -97,18 +111,15 @@ def study_plan(
     """
     for column in ("task", "method", "loss", EXAMPLES, size_column):
         table.text(column)
-    table = _with_column(_with_column(table, "pretrain_tokens"), "tuning_size")
+    table = with_column(with_column(table, PRETRAINING), TUNING)
     table = table.where(f"{EXAMPLES} > 0")
     if not len(table):
         raise InputError(f"{table.source}: no row that is done has {EXAMPLES} above 0")
     plans = []
     for group, rows in table.groups(("task", "method")):
-        usual_tuning = _most_spread(rows, "tuning_size", (size_column, "pretrain_tokens", EXAMPLES))
-        usual = _only(rows, {"tuning_size": usual_tuning})
-        shared = _shared_pretraining(usual, size_column)
-        plans += _by_model_size(usual, group, usual_tuning, shared, size_column, hold_out)
-        plans += _by_pretraining(usual, group, usual_tuning, size_column, hold_out)
-        plans += _by_tuning_size(rows, group, size_column, hold_out)
+        plans += _by_model_size(rows, group, size_column, hold_out)
+        for select in (model_size_rows, pretraining_rows, tuning_size_rows):
+            plans += _by_factor(select(rows, size_column), group, hold_out)
     return plans
 
 
@@ -201,48 +212,28 @@ def summary_text(fits: Sequence[Fit], crossings: Sequence[Mapping], skipped: Seq
     return "\n".join(lines)
 
 
-def _by_model_size(rows, group, tuning, shared, size_column, hold_out) -> list[PlannedFit]:
+def _by_model_size(rows, group, size_column, hold_out) -> list[PlannedFit]:
     plans = []
-    for size_group, at_size in rows.groups((size_column,)):
-        lengths = at_size.text("pretrain_tokens")
-        length = shared if shared in set(lengths) else _largest(lengths)
-        chosen = _only(at_size, {"pretrain_tokens": length})
+    usual, tuning = usual_tuning(rows, size_column)
+    shared = shared_pretraining(usual, size_column)
+    for size_group, at_size in usual.groups((size_column,)):
+        lengths = at_size.text(PRETRAINING)
+        length = shared if shared in set(lengths) else largest(lengths)
+        chosen = only(at_size, {PRETRAINING: length})
         own = {**group, **({"model": chosen.text("model")[0]} if "model" in chosen else {}), **size_group}
-        fixed = {"pretrain_tokens": length, "tuning_size": tuning}
+        fixed = {PRETRAINING: length, TUNING: tuning}
         plans.append(_planned("single", "power", None, own, fixed, chosen, hold_out))
-    if len(set(rows.text(size_column))) < 2:
-        return plans
-    for law in JOINT_LAWS:
-        chosen = rows if shared is None else _only(rows, {"pretrain_tokens": shared})
-        fixed = {"pretrain_tokens": shared or "", "tuning_size": tuning}
-        plan = _planned("model_size", law, size_column, group, fixed, chosen, hold_out)
-        if shared is None:
-            plan = dataclasses.replace(plan, reason="no pretraining length is shared by all model sizes")
-        plans.append(plan)
     return plans
 
 
-def _by_pretraining(rows, group, tuning, size_column, hold_out) -> list[PlannedFit]:
-    rows = rows.where("pretrain_tokens > 0")
-    counts = {g[size_column]: len(set(r.text("pretrain_tokens"))) for g, r in rows.groups((size_column,))}
-    if not counts or max(counts.values()) < 2:
+def _by_factor(found: FactorRows | None, group, hold_out) -> list[PlannedFit]:
+    if found is None:
         return []
-    model = max(counts, key=counts.get)
-    chosen = _only(rows, {size_column: model})
-    fixed = {size_column: model, "tuning_size": tuning}
-    return [
-        _planned("pretraining", law, "pretrain_tokens", group, fixed, chosen, hold_out) for law in JOINT_LAWS
-    ]
-
-
-def _by_tuning_size(rows, group, size_column, hold_out) -> list[PlannedFit]:
-    rows = rows.where("tuning_size > 0")
-    cells = rows.groups((size_column, "pretrain_tokens"))
-    counts = [len(set(cell.text("tuning_size"))) for _, cell in cells]
-    if not counts or max(counts) < 2:
-        return []
-    fixed, chosen = cells[int(np.argmax(counts))]
-    return [_planned("tuning_size", law, "tuning_size", group, fixed, chosen, hold_out) for law in JOINT_LAWS]
+    plans = []
+    for law in JOINT_LAWS:
+        plan = _planned(found.factor, law, found.x, group, found.fixed, found.rows, hold_out)
+        plans.append(dataclasses.replace(plan, reason=found.reason or plan.reason))
+    return plans
 
 
 def _planned(factor, law, x, group, fixed, rows, hold_out) -> PlannedFit:
@@ -251,7 +242,7 @@ def _planned(factor, law, x, group, fixed, rows, hold_out) -> PlannedFit:
     held = rows.matches(hold_out) if hold_out else np.zeros(len(rows), bool)
     fitted = {role: rows.positive(column)[~held] for role, column in columns.items()}
     try:
-        check_enough(rows, find_law(law), columns, fitted, group)
+        check_enough(rows.source, find_law(law), columns, fitted, group)
     except InputError as error:
         reason = str(error).removeprefix(f"{rows.source}: ")
     return PlannedFit(factor, law, x, group, fixed, rows, reason)
@@ -260,9 +251,8 @@ def _planned(factor, law, x, group, fixed, rows, hold_out) -> PlannedFit:
 def _fit(plan: PlannedFit, hold_out, seed, bootstrap) -> Fit:
     columns = {"d": EXAMPLES} | ({"x": plan.x} if plan.x else {})
     by = tuple(plan.group)
-    fit = fit_table(
-        plan.rows, plan.law, columns, "loss", by=by, hold_out=hold_out, bootstrap=bootstrap, seed=seed
-    )[0]
+    settings = Settings(bootstrap=bootstrap, seed=seed)
+    fit = fit_table(plan.rows, plan.law, columns, "loss", by=by, hold_out=hold_out, settings=settings)[0]
     held = plan.rows.matches(hold_out) if hold_out else np.zeros(len(plan.rows), bool)
     sizes = {role: plan.rows.positive(column) for role, column in columns.items()}
     baseline = nearest_neighbour_error(sizes, plan.rows.positive("loss"), held)
@@ -275,39 +265,3 @@ def _fit(plan: PlannedFit, hold_out, seed, bootstrap) -> Fit:
         errors={**fit.errors, "nearest_neighbour_mad": baseline},
         extra={"factor": plan.factor, "fixed": fixed, "sizes": [float(size) for size in np.unique(varied)]},
     )
-
-
-def _only(rows: Table, values: Mapping[str, str]) -> Table:
-    """The rows with these values, and no others, also among the lost."""
-    for group, members in rows.groups(tuple(values)):
-        if group == dict(values):
-            return members
-    return rows.rows(np.zeros(len(rows), bool))
-
-
-def _most_spread(rows: Table, column: str, over: Sequence[str]) -> str:
-    """The value of a column that is there at the most cells of the other columns; the first on a tie."""
-    cells: dict[str, set] = {}
-    keys = zip(*(rows.text(name) for name in over), strict=True)
-    for value, key in zip(rows.text(column), keys, strict=True):
-        cells.setdefault(value, set()).add(key)
-    return max(cells, key=lambda value: len(cells[value]))
-
-
-def _shared_pretraining(rows: Table, size_column: str) -> str | None:
-    """The largest pretraining length that every model size has, or None."""
-    lengths = [set(at_size.text("pretrain_tokens")) for _, at_size in rows.groups((size_column,))]
-    common = set.intersection(*lengths)
-    return _largest(common) if common else None
-
-
-def _largest(values) -> str:
-    return max(values, key=lambda value: float(value or 0))
-
-
-def _with_column(table: Table, column: str) -> Table:
-    if column in table:
-        return table
-    empty = np.full(len(table), "", object)
-    lost = table.lost if table.lost is None else _with_column(table.lost, column)
-    return Table(table.source, {**table.cells, column: empty}, table.lines, lost)

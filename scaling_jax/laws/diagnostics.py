@@ -4,8 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from scaling_jax.laws.law import Law
-from scaling_jax.laws.problem import Problem, bounds_of
+from scaling_jax.laws.problem import Objective, bounds_of
 
 _CONDITION_LIMIT = 1e4
 # A term whose lower interval end, at the centre of the data, is below this share of its estimate.
@@ -26,52 +25,77 @@ def condition(slopes: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def identified(
-    law: Law,
-    problem: Problem,
+    objective: Objective,
+    group: int,
     point: np.ndarray,
     points: np.ndarray,
     parameters: Mapping[str, float],
     intervals: Mapping[str, tuple[float, float]],
     slopes: np.ndarray,
 ) -> dict[str, bool | str]:
-    """For each parameter True, or the reason why the data do not identify it.
+    """For each parameter of one group True, or the reason why the data do not identify it.
 
     Args:
+        objective: what was fitted.
+        group: which group's parameters.
         point: the optimum, (coordinates,).
-        points: the bootstrap's draws of it, (draws, coordinates).
-        parameters, intervals: by name.
+        points: the draws of it, (draws, coordinates).
+        parameters, intervals: of the group, by name.
         slopes: (rows, coordinates).
     """
-    lower, upper = bounds_of(law, problem)
-    names = [*law.linear, *(parameter.name for parameter in law.nonlinear)]
-    if len(slopes) <= len(names):
+    if len(slopes) <= objective.coordinates:
         reason = "there are no more rows than parameters, so that nothing is left to judge by"
-        return dict.fromkeys(law.parameter_names, reason)
+        return dict.fromkeys(objective.law.parameter_names, reason)
     number, weakest = condition(slopes)
-    # At the centre of the data, where a term's size does not hang on the exponents.
-    smallest = np.percentile(points, 5, axis=0)
+    confused = [
+        name
+        for name in objective.fitted
+        if number > _CONDITION_LIMIT and weakest[objective.coordinate(name, group)] > 0.3
+    ]
+    lower, upper = bounds_of(objective)
     found = {}
-    for position, name in enumerate(names):
-        low, high = intervals[name]
-        value = parameters[name]
-        if point[position] <= lower[position] or point[position] >= upper[position]:
-            found[name] = f"{name} is at its bound ({value:.4g}): the data do not show where it lies"
-        elif number > _CONDITION_LIMIT and weakest[position] > 0.3:
-            others = [n for n, w in zip(names, weakest, strict=True) if w > 0.3 and n != name]
+    for name in objective.law.parameter_names:
+        at = objective.coordinate(name, group)
+        inside = at is None or lower[at] < point[at] < upper[at]
+        if not inside:
+            found[name] = (
+                f"{name} is at its bound ({parameters[name]:.4g}): the data do not show where it lies"
+            )
+        elif name in confused:
+            others = [other for other in confused if other != name]
             beside = f" from {' and '.join(others)}" if others else ""
             found[name] = f"the rows cannot tell {name}{beside} apart (condition number {number:.1e})"
-        elif name in law.linear and smallest[position] <= _NEARLY_ZERO * point[position]:
-            found[name] = f"the term of {name} may be nearly zero: the data do not show that it is there"
-        elif name in law.linear and high > 100 * low:
-            found[name] = (
-                f"the interval of {name} spans a factor of {high / low:.2g}; it moves with the exponents"
-            )
-        elif name not in law.linear and low <= 0.0 <= high:
-            found[name] = (
-                f"the interval of {name} holds zero: the data do not show that the loss depends on it"
-            )
-        elif high - low > 2.0 * abs(value) and name not in law.linear:
-            found[name] = f"the interval of {name} is wider than twice its value"
         else:
-            found[name] = True
-    return {name: found[name] for name in law.parameter_names}
+            # At the centre of the data a term's size does not hang on the exponents.
+            smallest = np.inf if at is None else np.percentile(points[:, at], 5)
+            usual = 0.0 if at is None else point[at]
+            spread = _spread_reason(objective, name, parameters[name], intervals[name], smallest, usual)
+            found[name] = spread or True
+    return found
+
+
+def _spread_reason(objective, name, value, interval, smallest, usual) -> str | None:
+    """Why an interval is too wide to speak of its parameter; None if it is not."""
+    low, high = interval
+    positive = {p.name for p in objective.law.nonlinear if p.transform == "log"}
+    if name in objective.law.linear:
+        if smallest <= _NEARLY_ZERO * usual:
+            return _zero_reason(objective, name)
+        if high > 100 * low:
+            factor = f"{high / low:.2g}" if low > 0 else "infinity"
+            return f"the interval of {name} spans a factor of {factor}; it moves with the exponents"
+        return None
+    if name in positive:
+        return f"the interval of {name} spans a factor of {high / low:.2g}" if high > 100 * low else None
+    if low <= 0.0 <= high:
+        return f"the interval of {name} holds zero: the data do not show that the loss depends on it"
+    if high - low > 2.0 * abs(value):
+        return f"the interval of {name} is wider than twice its value"
+    return None
+
+
+def _zero_reason(objective, name) -> str:
+    constant = name == objective.law.linear[-1] and name == "E"
+    if constant:
+        return "E is not identified: the loss never leaves the power phase, so the floor may be nearly zero"
+    return f"the term of {name} may be nearly zero: the data do not show that it is there"

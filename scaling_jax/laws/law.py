@@ -54,8 +54,9 @@ class Law:
         parameters: all of them, in the order they are printed.
         linear: names of the parameters that enter linearly and are not negative; the k-th multiplies
             the exponential of the k-th of `log_terms`. May be empty.
-        log_terms: (parameters, logs of the columns by role) -> the logarithms of the terms, a tuple with one
-            entry (an array that broadcasts to the rows, or a number) per linear parameter.
+        log_terms: (parameters, logs of the columns by role, numpy or jax.numpy) -> the logarithms of the
+            terms, a tuple with one entry (an array that broadcasts to the rows, or a number) per linear
+            parameter.
         formula: (parameters, columns by role, numpy or jax.numpy) -> the loss; used when `linear` is empty.
     """
 
@@ -65,7 +66,7 @@ class Law:
     roles: tuple[tuple[str, str], ...]
     parameters: tuple[Parameter, ...]
     linear: tuple[str, ...] = ()
-    log_terms: Callable[[Values, Values], tuple] | None = None
+    log_terms: Callable[[Values, Values, Any], tuple] | None = None
     formula: Callable[[Values, Values, Any], Any] | None = None
 
     def __post_init__(self):
@@ -106,7 +107,7 @@ class Law:
         if self.formula is not None:
             return self.formula(parameters, columns, array)
         logs = {role: array.log(columns[role]) for role in self.role_names}
-        terms = zip(self.linear, self.log_terms(parameters, logs), strict=True)
+        terms = zip(self.linear, self.log_terms(parameters, logs, array), strict=True)
         return sum(parameters[name] * array.exp(term) for name, term in terms)
 
 

@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scaling_jax.laws.law import Law
-from scaling_jax.laws.problem import Problem, bounds_of, objective, residuals, slopes_at
+from scaling_jax.laws.problem import Objective, Problem, bounds_of, residuals, slopes_at, value_at
 
 BACK_ENDS = ("jaxopt", "optax", "scipy")
 _ITERATIONS = 200
@@ -24,23 +23,23 @@ _ROUNDS = 4
 _COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
 
 
-def polish(law: Law, residual: str, problem: Problem, point: np.ndarray, back_end: str = "jaxopt"):
+def polish(objective: Objective, problem: Problem, point: np.ndarray, back_end: str = "jaxopt"):
     """Improves one point; coordinates that lie at a bound stay there.
 
     Returns:
         (point, value), never worse than what was given.
     """
-    lower, upper = bounds_of(law, problem)
+    lower, upper = bounds_of(objective)
     point = np.clip(point, lower, upper)
-    value = float(objective(law, residual, problem, point, np))
+    value = float(value_at(objective, problem, point, np))
     for _ in range(_ROUNDS):
-        frame = _frame(law, residual, problem, point)
+        frame = _frame(objective, problem, point)
         with jax.enable_x64(True):
-            white = np.asarray(minimise(law, residual, problem, frame, back_end))
+            white = np.asarray(minimise(objective, problem, frame, back_end))
         reached = _from_white(white, frame)
         moved = np.clip(reached, lower, upper)
         with np.errstate(all="ignore"):
-            after = float(objective(law, residual, problem, moved, np))
+            after = float(value_at(objective, problem, moved, np))
         if not after <= value:
             break
         point, value = moved, after
@@ -50,21 +49,19 @@ def polish(law: Law, residual: str, problem: Problem, point: np.ndarray, back_en
     return point, value
 
 
-def minimise(law: Law, residual: str, problem: Problem, frame, back_end: str) -> jax.Array:
+def minimise(objective: Objective, problem: Problem, frame, back_end: str) -> jax.Array:
     """Minimises `_white_objective` from the origin by the library named; (coordinates,)."""
-    return {"jaxopt": _by_jaxopt, "optax": _by_optax, "scipy": _by_scipy}[back_end](
-        law, residual, problem, frame
-    )
+    return {"jaxopt": _by_jaxopt, "optax": _by_optax, "scipy": _by_scipy}[back_end](objective, problem, frame)
 
 
-def _frame(law, residual, problem, point):
+def _frame(objective, problem, point):
     """(origin, whitening matrix, objective at the origin); rows of coordinates at a bound are zero."""
-    lower, upper = bounds_of(law, problem)
+    lower, upper = bounds_of(objective)
     free = np.where((point <= lower) | (point >= upper), 0.0, 1.0)
-    errors = residuals(law, residual, problem, point, np)
-    slopes = slopes_at(law, residual, problem, point) * free
+    errors = residuals(objective, problem, point, np)
+    slopes = slopes_at(objective, problem, point) * free
     robust = problem.weights * np.minimum(1.0, problem.delta / np.maximum(np.abs(errors), 1e-300))
-    value = np.maximum(objective(law, residual, problem, point, np), 1e-30)
+    value = np.maximum(value_at(objective, problem, point, np), 1e-30)
     matrix = (slopes.T * robust) @ slopes / value
     size = np.sqrt(np.diagonal(matrix))
     size = np.where(size > 0, size, 1.0)
@@ -79,14 +76,14 @@ def _from_white(white, frame):
     return origin + whitening @ white
 
 
-def _white_objective(white, law, residual, problem, frame):
-    value = objective(law, residual, problem, _from_white(white, frame)) / frame[2]
+def _white_objective(white, objective, problem, frame):
+    value = value_at(objective, problem, _from_white(white, frame)) / frame[2]
     # Far outside the data's range a line search may leave the numbers; a large finite value turns it back.
     return jnp.where(jnp.isfinite(value), value, 1e30)
 
 
 @functools.lru_cache(maxsize=64)
-def _jaxopt_runner(law, residual):
+def _jaxopt_runner(objective):
     with warnings.catch_warnings():
         # "JAXopt is no longer maintained": known, and why it is behind `minimise`.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -94,7 +91,7 @@ def _jaxopt_runner(law, residual):
 
     def run(white, problem, frame):
         solver = jaxopt.LBFGS(
-            lambda w, p, f: _white_objective(w, law, residual, p, f),
+            lambda w, p, f: _white_objective(w, objective, p, f),
             maxiter=_ITERATIONS,
             tol=1e-10,
             # Compiles in a third of the time of "zoom". On raw coordinates it finds wrong optima; from the
@@ -107,18 +104,18 @@ def _jaxopt_runner(law, residual):
     return jax.jit(run, compiler_options=_COMPILER_OPTIONS)
 
 
-def _by_jaxopt(law, residual, problem, frame):
-    return _jaxopt_runner(law, residual)(np.zeros(len(frame[0])), problem, frame)
+def _by_jaxopt(objective, problem, frame):
+    return _jaxopt_runner(objective)(np.zeros(len(frame[0])), problem, frame)
 
 
-@functools.partial(jax.jit, static_argnames=("law", "residual"))
-def _by_optax(law, residual, problem, frame):
+@functools.partial(jax.jit, static_argnames=("objective",))
+def _by_optax(objective, problem, frame):
     import optax
 
     solver = optax.lbfgs()
 
     def value_of(white):
-        return _white_objective(white, law, residual, problem, frame)
+        return _white_objective(white, objective, problem, frame)
 
     value_and_slope = optax.value_and_grad_from_state(value_of)
 
@@ -132,10 +129,10 @@ def _by_optax(law, residual, problem, frame):
     return jax.lax.fori_loop(0, _ITERATIONS, step, (start, solver.init(start)))[0]
 
 
-def _by_scipy(law, residual, problem, frame):
+def _by_scipy(objective, problem, frame):
     from scipy.optimize import minimize
 
-    slope = _value_and_slope(law, residual)
+    slope = _value_and_slope(objective)
     found = minimize(
         lambda white: tuple(np.asarray(part, np.float64) for part in slope(white, problem, frame)),
         np.zeros(len(frame[0])),
@@ -147,5 +144,5 @@ def _by_scipy(law, residual, problem, frame):
 
 
 @functools.lru_cache(maxsize=64)
-def _value_and_slope(law, residual):
-    return jax.jit(jax.value_and_grad(lambda w, p, f: _white_objective(w, law, residual, p, f)))
+def _value_and_slope(objective):
+    return jax.jit(jax.value_and_grad(lambda w, p, f: _white_objective(w, objective, p, f)))

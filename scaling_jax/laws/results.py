@@ -27,21 +27,27 @@ class Fit:
         group: column -> value of the `--by` columns.
         columns: role -> column, and "y" -> the loss column.
         parameters: name -> value.
-        intervals: name -> (low, high), bootstrap percentiles at `level`.
+        intervals: name -> (low, high), percentiles of the draws at `level`.
+        standard_errors: name -> standard deviation of the draws.
         level: of all intervals.
-        objective: {kind, delta, value}; value is the sum over fitted rows.
+        interval_method: "simulated", "rows" or "sandwich" (see `uncertainty`).
+        objective: {kind, delta, value}; value is the sum over fitted rows. With shared parameters also
+            `joint_value`, the sum over all groups, which is what was minimised.
         rows: {fitted, held_out, dropped}.
-        dropped_reasons: reason -> count of the rows dropped from the whole table (status not done).
+        dropped_reasons: reason -> count of the rows left out (status not done, a cell empty).
         errors: {fitted_mad, held_out_mad, fitted_rmsd_log, held_out_rmsd_log}; None without held-out rows.
         status: "identified" or "not identified: NAMES".
         identified: name -> True or the reason.
+        shared: parameters that all groups have in common.
+        frozen: parameters that were given, from another fit.
         starts: {total, agreeing}.
         condition_number: of the slopes at the optimum, unit columns, centred coordinates.
         fitted_range: role -> (smallest, largest) fitted.
-        where, hold_out, cluster: as asked, or None.
-        bootstrap, seed: resamples and their seed.
+        where, hold_out: expressions that chose the rows, or None.
+        bootstrap, seed: draws and their seed.
+        notes: what else a reader should know of rows and noise.
         versions: of the libraries.
-        draws: name -> (resamples,) of the bootstrap.
+        draws: name -> (draws,).
         extra: further keys of the object in `fits.json`, set by who asked for the fit.
     """
 
@@ -51,21 +57,25 @@ class Fit:
     columns: Mapping[str, str]
     parameters: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]]
+    standard_errors: Mapping[str, float]
     level: float
+    interval_method: str
     objective: Mapping
     rows: Mapping[str, int]
     dropped_reasons: Mapping[str, int]
     errors: Mapping[str, float | None]
     status: str
     identified: Mapping[str, bool | str]
+    shared: tuple[str, ...]
+    frozen: tuple[str, ...]
     starts: Mapping[str, int]
     condition_number: float | None
     fitted_range: Mapping[str, tuple[float, float]]
     where: str | None
     hold_out: str | None
-    cluster: str | None
     bootstrap: int
     seed: int
+    notes: tuple[str, ...]
     versions: Mapping[str, str]
     draws: Mapping[str, np.ndarray]
     extra: Mapping
@@ -134,6 +144,13 @@ class Fit:
                 notes.append(f"{self.columns[role]} outside the fitted {low:g} to {high:g}")
         return notes
 
+    def with_identified(self, known: Mapping[str, bool | str]) -> "Fit":
+        """The same fit with what another one says of the parameters that it was given."""
+        identified = {**self.identified, **known}
+        unknown = [name for name, state in identified.items() if state is not True]
+        status = "identified" if not unknown else f"not identified: {', '.join(unknown)}"
+        return dataclasses.replace(self, identified=identified, status=status)
+
     def with_extra(self, **extra) -> "Fit":
         """The same fit with further keys in its `fits.json` object."""
         return dataclasses.replace(self, extra={**self.extra, **extra})
@@ -166,6 +183,7 @@ class Fit:
         nan = math.nan
         fields["parameters"] = {k: nan if v is None else v for k, v in content["parameters"].items()}
         fields["intervals"] = {k: _pair(v) for k, v in content["intervals"].items()}
+        fields |= {name: tuple(content[name]) for name in ("shared", "frozen", "notes")}
         fields["fitted_range"] = {k: _pair(v) for k, v in content["fitted_range"].items()}
         fields["condition_number"] = (
             math.inf if content["condition_number"] is None else content["condition_number"]
@@ -176,6 +194,66 @@ class Fit:
             raise InputError("a fit's draws are not numbers separated by spaces") from error
         extra = {key: value for key, value in content.items() if key not in names and key != "draws"}
         return cls(**fields, extra=extra)
+
+
+def stated(
+    law: str,
+    columns: Mapping[str, str],
+    parameters: Mapping[str, float],
+    draws: Mapping[str, np.ndarray],
+    fitted_range: Mapping[str, tuple[float, float]],
+    group: Mapping | None = None,
+    level: float = 0.9,
+) -> Fit:
+    """A fit that someone else made, from its printed parameters, to predict from and to compare.
+
+    Args:
+        law: its name.
+        columns: role -> column, and "y" -> the loss column.
+        parameters: name -> value.
+        draws: name -> (draws,), what is uncertain of them; intervals are its percentiles.
+        fitted_range: role -> (smallest, largest) size it was fitted to.
+        group: column -> value.
+        level: of the intervals.
+
+    Raises:
+        InputError: other parameters than the law's.
+    """
+    form = find_law(law)
+    if set(form.parameter_names) != set(parameters) or set(draws) != set(parameters):
+        raise InputError(f"law {form.name!r} has the parameters {', '.join(form.parameter_names)}")
+    tail = 50 * (1 - level)
+    nothing = dict.fromkeys(("fitted_mad", "held_out_mad", "fitted_rmsd_log", "held_out_rmsd_log"))
+    return Fit(
+        law=law,
+        equation=form.equation,
+        group=dict(group or {}),
+        columns=dict(columns),
+        parameters=dict(parameters),
+        intervals={name: tuple(np.percentile(draws[name], [tail, 100 - tail])) for name in parameters},
+        standard_errors={name: float(np.std(draws[name])) for name in parameters},
+        level=level,
+        interval_method="stated",
+        objective={"kind": "stated", "delta": None, "value": None},
+        rows={"fitted": 0, "held_out": 0, "dropped": 0},
+        dropped_reasons={},
+        errors=nothing,
+        status="stated, not fitted",
+        identified=dict.fromkeys(parameters, True),
+        shared=(),
+        frozen=(),
+        starts={"total": 0, "agreeing": 0},
+        condition_number=None,
+        fitted_range=dict(fitted_range),
+        where=None,
+        hold_out=None,
+        bootstrap=len(next(iter(draws.values()))),
+        seed=0,
+        notes=(),
+        versions={},
+        draws={name: np.asarray(values) for name, values in draws.items()},
+        extra={},
+    )
 
 
 def write_fits(path: str | Path, fits: Iterable[Fit]) -> Path:

@@ -14,85 +14,126 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scaling_jax.laws.law import Law
-from scaling_jax.laws.problem import COMPILER_OPTIONS, Problem, bounds_of, centred_terms, huber, residuals
+from scaling_jax.laws.law import Parameter
+from scaling_jax.laws.problem import (
+    COMPILER_OPTIONS,
+    Objective,
+    Problem,
+    bounds_of,
+    frozen_part,
+    huber,
+    nonlinear_at,
+    residuals,
+    term_ratios,
+    value_at,
+)
 
 # Lanes of one batch of damped least squares. One size for search and bootstrap alike: one compilation.
 LANES = 64
 _GRID_POINTS = 1100
-_MULTISTART_POINTS = 512
+_MULTISTART_POINTS = 4096
 _BLOCK_FLOATS = 2_000_000
+# A longer table is searched on that many of its rows, and its lanes on all rows are fewer.
+_SEARCHED_ROWS = 4096
+_LANE_ROWS = 1 << 18
+# Coordinates up to which the small solver is unrolled.
+_UNROLLED = 12
 
 
-def search(law: Law, residual: str, problem: Problem, iterations: int = 100) -> tuple[np.ndarray, np.ndarray]:
-    """The best points found.
+def search(objective: Objective, problem: Problem, iterations: int = 100) -> tuple[np.ndarray, np.ndarray]:
+    """The best points found, for one group of rows.
 
     Args:
-        law: the law.
-        residual: "log" or "linear".
+        objective: what is minimised; its law, with one group.
         problem: from `make_problem`.
         iterations: of damped least squares.
 
     Returns:
-        (points, values): (LANES, coordinates) and (LANES,), best first.
+        (points, values): (lanes, coordinates) and (lanes,), best first.
     """
-    if law.linear:
-        grid = _grid(law)
-        points = _in_blocks(_project, law, residual, problem, grid.reshape(-1, grid.shape[-1]))
-        values = _in_blocks(_values, law, residual, problem, points)
-        starts = points[_basins(values.reshape(grid.shape[:-1]), LANES)]
+    if len(problem.loss) > _SEARCHED_ROWS:  # padded rows
+        points, _ = search(objective, _sample(problem), iterations)
+        starts = points[: max(1, _lanes(problem) // 2)]
     else:
-        points = _scattered(law)
-        values = _in_blocks(_values, law, residual, problem, points)
-        starts = points[np.argsort(values, kind="stable")[:LANES]]
-    points, values = descend_all(law, residual, problem, starts, problem.weights, problem.loss, iterations)
-    order = np.argsort(np.where(np.isfinite(values), values, np.inf), kind="stable")
+        starts = grid_starts(objective, problem)[:LANES]
+    return descend_sorted(objective, problem, starts, iterations)
+
+
+def grid_starts(objective: Objective, problem: Problem) -> np.ndarray:
+    """Points to start from, the most promising first, (at most LANES, coordinates)."""
+    if objective.linear:
+        grid = _grid(objective.nonlinear)
+        flat = grid.reshape(int(np.prod(grid.shape[:-1])), grid.shape[-1])
+        points = _in_blocks(_project, objective, problem, flat)
+        values = _in_blocks(_values, objective, problem, points)
+        return points[_basins(values.reshape(grid.shape[:-1]), LANES)]
+    points = _scattered(objective.nonlinear)
+    values = _in_blocks(_values, objective, problem, points)
+    return points[np.argsort(values, kind="stable")[:LANES]]
+
+
+def descend_sorted(objective: Objective, problem: Problem, starts: np.ndarray, iterations: int):
+    """Improves starts (lanes, coordinates) by damped least squares; (points, values), best first."""
+    points, _ = descend_all(objective, problem, starts, problem.weights, problem.loss, iterations)
+    values = _in_blocks(_values, objective, problem, points)
+    order = np.argsort(values, kind="stable")
     return points[order], values[order]
 
 
-def descend_all(law: Law, residual: str, problem: Problem, starts, weights, losses, iterations: int):
-    """`descend` over any number of lanes, in batches of LANES.
+def descend_all(
+    objective: Objective, problem: Problem, starts, weights, losses, iterations: int, frozen=None
+):
+    """`descend` over any number of lanes, in batches.
 
     Args:
         starts: (coordinates,) or (lanes, coordinates).
         weights, losses: (padded rows,) or (lanes, padded rows).
+        frozen: name -> (lanes, groups) of frozen parameters; None for the problem's in every lane.
 
     Returns:
         (points, values): (lanes, coordinates), (lanes,).
     """
-    parts = [np.atleast_2d(part) for part in (starts, weights, losses)]
-    lanes = max(len(part) for part in parts)
-    parts = [np.broadcast_to(part, (lanes, part.shape[1])) for part in parts]
+    frozen = frozen or {name: values[None] for name, values in problem.frozen.items()}
+    parts = {"starts": starts, "weights": weights, "losses": losses, **frozen}
+    parts = {name: np.atleast_2d(part) for name, part in parts.items()}
+    lanes = max(len(part) for part in parts.values())
+    parts = {name: np.broadcast_to(part, (lanes, part.shape[1])) for name, part in parts.items()}
+    size = _lanes(problem)
     points, values = [], []
     with jax.enable_x64(True):
-        for first in range(0, lanes, LANES):
-            batch = [np.resize(part[first : first + LANES], (LANES, part.shape[1])) for part in parts]
-            found = descend(law, residual, problem, *batch, iterations)
+        for first in range(0, lanes, size):
+            batch = {
+                name: np.resize(part[first : first + size], (size, part.shape[1]))
+                for name, part in parts.items()
+            }
+            own = [batch.pop(name) for name in ("starts", "weights", "losses")]
+            found = descend(objective, problem, *own, batch, iterations)
             points.append(np.asarray(found[0])), values.append(np.asarray(found[1]))
     return np.concatenate(points)[:lanes], np.concatenate(values)[:lanes]
 
 
-@functools.partial(jax.jit, static_argnames=("law", "residual"), compiler_options=COMPILER_OPTIONS)
-def descend(law: Law, residual: str, problem: Problem, starts, weights, losses, iterations):
+@functools.partial(jax.jit, static_argnames=("objective",), compiler_options=COMPILER_OPTIONS)
+def descend(objective: Objective, problem: Problem, starts, weights, losses, frozen, iterations):
     """Levenberg-Marquardt under Huber weights, kept inside the bounds, one lane a start.
 
     Args:
         starts: (lanes, coordinates).
         weights, losses: (lanes, rows), so that a lane can be a bootstrap draw.
+        frozen: name -> (lanes, groups).
         iterations: how many, the same for all lanes.
 
     Returns:
-        (points, values): (lanes, coordinates), (lanes,).
+        (points, values): (lanes, coordinates), (lanes,); values are sums of Huber losses.
     """
-    lower, upper = bounds_of(law, problem)
+    lower, upper = bounds_of(objective)
 
-    def lane(start, weight, loss):
-        own = problem._replace(loss=loss, weights=weight)
+    def lane(start, weight, loss, known):
+        own = problem._replace(loss=loss, weights=weight, frozen=known)
 
         def evaluate(point):
             """(objective, residuals, slopes (coordinates, rows)); objective infinite where not a number."""
 
-            errors, along = jax.linearize(functools.partial(residuals, law, residual, own), point)
+            errors, along = jax.linearize(functools.partial(residuals, objective, own), point)
             slopes = jax.vmap(along)(jnp.eye(len(point)))
             value = jnp.sum(weight * huber(errors, own.delta))
             return jnp.where(jnp.isfinite(value), value, jnp.inf), errors, slopes
@@ -117,7 +158,25 @@ def descend(law: Law, residual: str, problem: Problem, starts, weights, losses, 
         point, _, (value, _, _) = jax.lax.fori_loop(0, iterations, step, (start, 1e-3, evaluate(start)))
         return point, value
 
-    return jax.vmap(lane)(starts, weights, losses)
+    return jax.vmap(lane)(starts, weights, losses, frozen)
+
+
+def _lanes(problem: Problem) -> int:
+    """How many lanes fit one batch: a power of two, fewer for long tables."""
+    return int(min(LANES, max(1, _LANE_ROWS * 16 // len(problem.loss))))
+
+
+def _sample(problem: Problem) -> Problem:
+    """Some of the rows of a long table, the same ones at every call."""
+    rows = np.flatnonzero(problem.weights > 0)
+    chosen = np.sort(np.random.default_rng(0).choice(rows, _SEARCHED_ROWS, replace=False))
+    return problem._replace(
+        columns={role: values[chosen] for role, values in problem.columns.items()},
+        logs={role: values[chosen] for role, values in problem.logs.items()},
+        loss=problem.loss[chosen],
+        weights=problem.weights[chosen],
+        group=problem.group[chosen],
+    )
 
 
 def _damped_solve(matrix, vector, damping):
@@ -131,6 +190,9 @@ def _damped_solve(matrix, vector, damping):
     size = jnp.where(diagonal > 0, jnp.sqrt(jnp.maximum(diagonal, 1e-300)), 1.0)
     scaled = matrix / (size[:, None] * size[None, :])
     target = vector / size
+    if count > _UNROLLED:
+        damped = scaled + jnp.diag(jnp.where(diagonal > 0, damping + 1e-14, 1.0))
+        return jnp.linalg.solve(damped, target) / size
     factor = [[None] * count for _ in range(count)]
     forward = []
     for i in range(count):
@@ -147,9 +209,8 @@ def _damped_solve(matrix, vector, damping):
     return jnp.stack(move) / size
 
 
-def _grid(law: Law) -> np.ndarray:
+def _grid(nonlinear: tuple[Parameter, ...]) -> np.ndarray:
     """All combinations of the nonlinear coordinates, (n1, .., nm, m); denser near the lower ends."""
-    nonlinear = law.nonlinear
     side = max(3, round(_GRID_POINTS ** (1 / max(1, len(nonlinear))))) if len(nonlinear) > 1 else 129
     axes = []
     for parameter in nonlinear:
@@ -163,50 +224,54 @@ def _grid(law: Law) -> np.ndarray:
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
 
 
-def _scattered(law: Law) -> np.ndarray:
+def _scattered(nonlinear: tuple[Parameter, ...]) -> np.ndarray:
     """Low-discrepancy starts for a law without linear parameters, (points, coordinates)."""
-    count = len(law.parameters)
+    count = len(nonlinear)
     # Additive recurrence with the generalised golden ratio (Roberts 2018).
     ratio = 2.0
     for _ in range(40):
         ratio = (1.0 + ratio) ** (1.0 / (count + 1))
     steps = ratio ** -np.arange(1.0, count + 1)
     unit = (0.5 + np.arange(_MULTISTART_POINTS)[:, None] * steps) % 1.0
-    low, high = np.array([parameter.starts for parameter in law.parameters], np.float64).T
-    for position, parameter in enumerate(law.parameters):
+    low, high = np.array([parameter.starts for parameter in nonlinear], np.float64).reshape(-1, 2).T
+    for position, parameter in enumerate(nonlinear):
         if parameter.transform == "log":
             low[position], high[position] = np.log(low[position]), np.log(high[position])
     return low + (high - low) * unit
 
 
-def _in_blocks(function, law: Law, residual: str, problem: Problem, points: np.ndarray) -> np.ndarray:
+def _in_blocks(function, objective: Objective, problem: Problem, points: np.ndarray) -> np.ndarray:
     """Applies `function` to blocks of points, so that a long table does not fill the memory."""
     block = max(1, _BLOCK_FLOATS // len(problem.loss))
     parts = [points[first : first + block] for first in range(0, len(points), block)]
-    return np.concatenate([function(law, residual, problem, part) for part in parts])
+    return np.concatenate([function(objective, problem, part) for part in parts])
 
 
-def _values(law: Law, residual: str, problem: Problem, points: np.ndarray) -> np.ndarray:
-    """The robust objective at points (n, coordinates), in NumPy; infinite where it is not a number."""
-    with np.errstate(all="ignore"), jax.enable_x64(True):
-        errors = np.asarray(residuals(law, residual, problem, points, np))
-        found = np.sum(problem.weights * huber(errors, problem.delta, np), axis=-1)
+def _values(objective: Objective, problem: Problem, points: np.ndarray) -> np.ndarray:
+    """The objective at points (n, coordinates), in NumPy; infinite where it is not a number."""
+    with np.errstate(all="ignore"):
+        found = np.asarray(value_at(objective, problem, points, np))
     return np.where(np.isfinite(found), found, np.inf)
 
 
-def _project(law: Law, residual: str, problem: Problem, grid: np.ndarray) -> np.ndarray:
+def _project(objective: Objective, problem: Problem, grid: np.ndarray) -> np.ndarray:
     """The points whose linear parameters are best at every combination of exponents, (n, coordinates).
 
     The squares are of relative errors for log residuals. Non-negative least squares is exact by trying
     every subset of terms: there are two or three.
     """
-    count = len(law.linear)
-    loss = problem.loss / problem.scale
-    weights = problem.weights / (loss**2 if residual == "log" else 1.0)
+    count, rows = len(objective.linear), len(problem.loss)
+    scale = problem.scale
     with np.errstate(all="ignore"):
-        design = centred_terms(law, problem, grid, np) / problem.scale
+        weights = problem.weights / ((problem.loss / scale) ** 2 if objective.residual == "log" else 1.0)
+        nonlinear = nonlinear_at(objective, problem, grid, np)
+        ratios = term_ratios(objective, problem, nonlinear, np)
+        shape = (len(grid), rows)
+        design = np.stack([np.broadcast_to(ratios[n], shape) / scale for n in objective.linear], axis=-1)
+        rest = frozen_part(objective, problem, nonlinear, np)
+        target = np.broadcast_to((problem.loss - rest) / scale, shape)
         matrix = np.einsum("nrk,r,nrl->nkl", design, weights, design, optimize=True)
-        target = design.transpose(0, 2, 1) @ (weights * loss)
+        target = np.einsum("nrk,r,nr->nk", design, weights, target, optimize=True)
         usable = np.isfinite(matrix).all((1, 2)) & np.isfinite(target).all(1)
         matrix, target = (
             np.where(usable[:, None, None], matrix, np.eye(count)),

@@ -1,70 +1,95 @@
-"""Intervals by a calibrated Bayesian bootstrap.
+"""Draws of the parameters around the optimum, from which every interval is taken.
 
-Each draw refits the law with exponential weights on the rows (Rubin 1981), or on clusters of rows.
-Weights, unlike a residual bootstrap, need no assumption that the noise is the same everywhere, and
-unlike multinomial counts never empty a size of all its rows.
+Three ways, by the number of rows unless one is asked for:
 
-Left alone such intervals are not what they say: a Huber fit with a small delta is nearly a
-least-absolute fit, whose bootstrap is too wide at some sample sizes, and with few rows to spare it is
-too narrow. They are therefore **calibrated by simulation** (Beran 1987, prepivoting): data sets are
-simulated from the fitted law on the same rows, with noise of the residuals' size, and each gets a
-small bootstrap of its own. How far the known truth lies from the centre of those bootstraps, in
-units of their spread, says by how much the draws must be spread or drawn in for intervals to hold
-the truth as often as they say. The simulation takes the size of the noise as known, which with few
-rows to spare it is not: hence a second factor, Student's quantile over the normal one. One factor
-is used for all parameters, so that the draws stay joint. `benchmarks/coverage.py` measures what
-this gives.
+- `simulated` (up to 1,000 rows): losses are simulated from the fitted law with the noise that the
+  residuals show (`noise.py`) and refitted. A Huber fit with a small delta is nearly a least-absolute fit;
+  resampling rows, the usual way, gives it intervals that are too wide at some sample sizes and too
+  narrow at others, as refits of few rows jump between the points that they pass through. Simulated
+  losses do not have this fault. The size of the noise is itself estimated: draws are spread by Student's
+  quantile over the normal one. `benchmarks/coverage.py` measures what this gives.
+- `rows`: each draw refits with exponential weights on the rows (Rubin 1981) or on clusters of rows. It
+  needs no model of the noise; taken where clusters are named, and up to 10,000 rows.
+- `sandwich`: normal draws with the covariance H^-1 J H^-1 of an M-estimator (Huber 1967), the only
+  affordable one above 10,000 rows.
 """
 
-import functools
+from dataclasses import dataclass
 
 import numpy as np
 
-from scaling_jax.laws.law import Law
-from scaling_jax.laws.problem import Problem, bounds_of, predicted, residuals
+from scaling_jax.errors import InputError
+from scaling_jax.laws.noise import noise_of
+from scaling_jax.laws.problem import Objective, Problem, bounds_of, predicted, residuals, slopes_at
 from scaling_jax.laws.search import descend_all
 
+METHODS = ("simulated", "rows", "sandwich")
 _ITERATIONS = 60
-# Share of draws with a coordinate at a bound from which on draws are not drawn in.
-_AT_BOUND = 0.02
-# Longer tables are not calibrated: the corrections fall with the rows, and the cost grows with them.
-_CALIBRATED_ROWS = 1000
-# Calibration: data sets simulated, and bootstrap draws of each.
-_SIMULATIONS, _INNER_DRAWS = 64, 16
-_QUANTILES = (0.7, 0.8, 0.9)
+_SIMULATED_ROWS, _RESAMPLED_ROWS = 1_000, 10_000
 
 
-def bootstrap(
-    law: Law, settings, problem: Problem, point: np.ndarray, rows: int, clusters=None
-) -> np.ndarray:
+@dataclass(frozen=True)
+class Draws:
+    """What `draw` returns.
+
+    Attributes:
+        points: (draws, coordinates).
+        method: of `METHODS`, the one taken.
+        note: what was found about the noise; empty when there is nothing to say.
+    """
+
+    points: np.ndarray
+    method: str
+    note: str
+
+
+def draw(
+    objective: Objective,
+    problem: Problem,
+    point: np.ndarray,
+    draws: int,
+    level: float,
+    seed: int,
+    method: str | None = None,
+    labels: np.ndarray | None = None,
+    frozen: dict[str, np.ndarray] | None = None,
+    resampled: bool = False,
+) -> Draws:
     """Draws of the coordinates around the optimum.
 
     Args:
-        law: the law.
-        settings: `fit.Settings` (residual, bootstrap, seed, level).
-        problem: what was fitted.
+        objective, problem: what was fitted.
         point: the optimum, (coordinates,).
-        rows: how many rows of the problem are not padding.
-        clusters: (rows,) labels, or None for every row its own.
+        draws: how many.
+        level: of the intervals that will be taken (for Student's factor).
+        seed: of all random choices.
+        method: of `METHODS`; None chooses by the number of rows.
+        labels: (rows,) of what shares its noise or is resampled together; None for every row its own.
+        frozen: name -> (draws, groups), frozen parameters that are uncertain themselves.
+        resampled: whether the labels are clusters, so that rows cannot be simulated one by one.
 
-    Returns:
-        (settings.bootstrap, coordinates).
+    Raises:
+        InputError: an unknown method.
     """
-    random = np.random.default_rng(settings.seed)
-    labels = np.arange(rows) if clusters is None else np.unique(clusters, return_inverse=True)[1]
-    refit = functools.partial(_refit, law, settings.residual, problem)
-    loss = np.asarray(problem.loss)[None, :]
-    draws = refit(point[None, :], _weights(random, settings.bootstrap, labels), loss)
-    if rows <= len(point) or rows > _CALIBRATED_ROWS:
-        return draws
-    factor = _calibration(law, settings, problem, point, labels, random)
-    factor *= student_factor(rows - len(point), settings.level)
-    lower, upper = bounds_of(law, problem)
-    if np.mean(np.any((draws <= lower) | (draws >= upper), axis=1)) > _AT_BOUND:
-        # Draws held by a bound must not be drawn away from it: such an interval may only be widened.
-        factor = max(1.0, factor)
-    centre = draws.mean(axis=0)
-    return np.clip(centre + factor * (draws - centre), lower, upper)
+    random = np.random.default_rng(seed)
+    rows = int(np.sum(problem.weights > 0))
+    clusters = np.arange(rows) if labels is None else np.unique(labels, return_inverse=True)[1].reshape(-1)
+    count = int(clusters.max()) + 1
+    if method is None:
+        method = "rows" if resampled or rows > _SIMULATED_ROWS else "simulated"
+        method = "sandwich" if rows > _RESAMPLED_ROWS else method
+    if method not in METHODS:
+        raise InputError(f"intervals {method!r}: one of {', '.join(METHODS)}")
+    note = ""
+    if method == "sandwich":
+        points = _sandwich(objective, problem, point, clusters, draws, random)
+    elif method == "rows":
+        points = _resampled(objective, problem, point, clusters, draws, random, frozen)
+    else:
+        points, note = _simulated(objective, problem, point, clusters, draws, random, frozen)
+    factor = student_factor(count - len(point), level)
+    lower, upper = bounds_of(objective)
+    return Draws(np.clip(point + factor * (points - point), lower, upper), method, note)
 
 
 def interval(draws: np.ndarray, level: float, value: float) -> tuple[float, float]:
@@ -78,55 +103,57 @@ def student_factor(spare: int, level: float) -> float:
     from scipy.special import ndtri, stdtrit
 
     tail = 0.5 * (1 + level)
-    return float(stdtrit(spare, tail) / ndtri(tail))
+    return float(stdtrit(max(1, spare), tail) / ndtri(tail))
 
 
-def _calibration(law, settings, problem, point, labels, random) -> float:
-    """The factor by which deviations of the draws from their centre must be multiplied."""
-    from scipy.special import stdtrit
-
-    rows, inner = len(labels), _INNER_DRAWS
-    simulated = _simulate(law, settings.residual, problem, point, rows, _SIMULATIONS, random)
-    refit = functools.partial(_refit, law, settings.residual, problem)
-    once = refit(point, np.ones((1, rows)), simulated)
-    weights = _weights(random, _SIMULATIONS * inner, labels)
-    again = refit(np.repeat(once, inner, axis=0), weights, np.repeat(simulated, inner, axis=0))
-    measured = _quantities(law, problem, again, rows).reshape(_SIMULATIONS, inner, -1)
-    truth = _quantities(law, problem, point[None], rows)[0]
-    spread = measured.std(axis=1, ddof=1)
-    usable = spread > 0
-    if not usable.any():
-        return 1.0
-    distance = np.abs(measured.mean(axis=1) - truth)[usable] / spread[usable]
-    # For a bootstrap that is right, the distance is Student's with inner - 1 degrees of freedom.
-    ideal = np.sqrt(1 + 1 / inner) * stdtrit(inner - 1, 0.5 * (1 + np.array(_QUANTILES)))
-    factor = np.mean(np.quantile(distance, _QUANTILES) / ideal)
-    return float(np.clip(factor, 0.5, 2.0)) if np.isfinite(factor) else 1.0
+def _simulated(objective, problem, point, clusters, draws, random, frozen) -> tuple[np.ndarray, str]:
+    used = np.flatnonzero(problem.weights > 0)
+    values = predicted(objective, problem, point, np)
+    errors = residuals(objective, problem, point, np)[used]
+    logs = {role: column[used] for role, column in problem.logs.items()}
+    noise = noise_of(errors, logs, problem.weights[used], len(point))
+    scatter = np.zeros((draws, len(values)))
+    scatter[:, used] = noise.draw(random, draws, clusters)
+    # Losses over many orders of magnitude may be simulated out of the numbers; such draws change nothing.
+    with np.errstate(all="ignore"):
+        losses = values * np.exp(scatter) if objective.residual == "log" else values + scatter
+    losses = np.where(np.isfinite(losses), losses, problem.loss)
+    points, _ = descend_all(objective, problem, point, problem.weights, losses, _ITERATIONS, frozen)
+    return points, noise.text()
 
 
-def _quantities(law, problem, points, rows) -> np.ndarray:
-    """What the calibration is over: every coordinate, and the law at as many rows, (..., quantities)."""
-    chosen = np.linspace(0, rows - 1, points.shape[-1]).round().astype(int)
-    values = predicted(law, problem, points, np)[..., chosen] / problem.scale
-    return np.concatenate([points, values], axis=-1)
+def _resampled(objective, problem, point, clusters, draws, random, frozen) -> np.ndarray:
+    weights = np.zeros((draws, len(problem.loss)))
+    used = np.flatnonzero(problem.weights > 0)
+    weights[:, used] = random.exponential(size=(draws, int(clusters.max()) + 1))[:, clusters]
+    weights = weights * problem.weights
+    return descend_all(objective, problem, point, weights, problem.loss, _ITERATIONS, frozen)[0]
 
 
-def _simulate(law, residual, problem, point, rows, draws, random) -> np.ndarray:
-    """Losses by the fitted law with normal noise of the residuals' size, (draws, padded rows)."""
-    values = predicted(law, problem, point, np)
-    errors = residuals(law, residual, problem, point, np)[:rows]
-    size = np.sqrt(np.sum(errors**2) / max(1, rows - len(point)))
-    noise = np.zeros((draws, len(values)))
-    noise[:, :rows] = size * random.standard_normal((draws, rows))
-    return values * np.exp(noise) if residual == "log" else np.maximum(values + noise, 1e-3 * values)
-
-
-def _weights(random, draws: int, labels: np.ndarray) -> np.ndarray:
-    """Exponential weights with mean one, equal inside a cluster, (draws, rows)."""
-    return random.exponential(size=(draws, labels.max() + 1))[:, labels]
-
-
-def _refit(law, residual, problem, starts, weights, losses) -> np.ndarray:
-    """Refits from `starts` with weights (draws or 1, rows) and losses (draws or 1, padded rows)."""
-    weights = np.pad(weights, ((0, 0), (0, np.shape(losses)[-1] - weights.shape[1])))
-    return descend_all(law, residual, problem, starts, weights, losses, _ITERATIONS)[0]
+def _sandwich(objective, problem, point, clusters, draws, random) -> np.ndarray:
+    """Normal draws around the optimum; coordinates at a bound stay there."""
+    lower, upper = bounds_of(objective)
+    free = (point > lower) & (point < upper)
+    used = np.flatnonzero(problem.weights > 0)
+    slopes = slopes_at(objective, problem, point)[used][:, free]
+    errors = residuals(objective, problem, point, np)[used]
+    weights = problem.weights[used]
+    # The slope of the robust score, averaged over a width at which there are residuals to count.
+    spread = 1.4826 * np.median(np.abs(errors - np.median(errors)))
+    width = max(float(min(problem.delta, spread)), 1.06 * spread * len(errors) ** -0.2, 1e-300)
+    score = np.clip(errors, -problem.delta, problem.delta)
+    above = np.clip(errors + width, -problem.delta, problem.delta)
+    below = np.clip(errors - width, -problem.delta, problem.delta)
+    curvature = weights * (above - below) / (2 * width)
+    hessian = (slopes.T * curvature) @ slopes
+    pulls = np.zeros((int(clusters.max()) + 1, slopes.shape[1]))
+    np.add.at(pulls, clusters, slopes * (weights * score)[:, None])
+    middle = pulls.T @ pulls
+    size = np.sqrt(np.maximum(np.diagonal(hessian), 1e-300))
+    inverse = np.linalg.pinv(hessian / np.outer(size, size), hermitian=True)
+    covariance = inverse @ (middle / np.outer(size, size)) @ inverse / np.outer(size, size)
+    values, vectors = np.linalg.eigh(covariance)
+    deviates = random.standard_normal((draws, len(size))) * np.sqrt(np.maximum(values, 0.0))
+    points = np.repeat(point[None], draws, axis=0)
+    points[:, free] += deviates @ vectors.T
+    return points

@@ -98,7 +98,7 @@ def test_compare(fits, capsys):
     [
         (["--where", "finetune_examples > 0"], "'pretrain_tokens' varies in the group method=full"),
         (["--where", "pretrain_tokens == 1e6"], "leave such rows out with --where 'finetune_examples > 0'"),
-        (["--where", "open('x')"], "is not allowed"),
+        (["--where", "open('x')"], "can be called"),
         (["--law", "cubic"], "no law is named 'cubic'"),
         (["--column", "z"], "is not ROLE=COLUMN"),
         (["--derive", "loss = 1"], "already has a column"),

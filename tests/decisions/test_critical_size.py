@@ -1,6 +1,5 @@
 """Critical sizes: known crossings, several, none, the closed form, open intervals."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -8,23 +7,20 @@ import pytest
 
 from scaling_jax.decisions.critical_size import closed_form, critical_sizes, difference
 from scaling_jax.errors import InputError
-from scaling_jax.laws.fit import fit_table
-from scaling_jax.laws.table import table_of
+from scaling_jax.laws.results import stated
 
 
 def made(method, parameters, law="power", spread=0.01, draws=200):
     """A `Fit` with these parameters and draws around them, without fitting."""
-    columns = {"d": "finetune_examples"} | ({"x": "model_params"} if "alpha" in parameters else {})
-    sizes = np.geomspace(1e2, 1e6, 8)
-    table = {"finetune_examples": sizes, "loss": 2 * sizes**-0.1 + 1}
-    if "x" in columns:
-        table["model_params"] = np.tile([1e9, 2e9], 4)
-    base = fit_table(table_of("t", table), law, columns, bootstrap=20)[0]
+    columns = {"d": "finetune_examples", "y": "loss"}
+    fitted = {"d": (1e2, 1e6)}
+    if "alpha" in parameters:
+        columns["x"], fitted["x"] = "model_params", (1e9, 2e9)
     random = np.random.default_rng(len(method))
     scatter = {
         name: value * np.exp(spread * random.standard_normal(draws)) for name, value in parameters.items()
     }
-    return dataclasses.replace(base, group={"method": method}, parameters=parameters, draws=scatter)
+    return stated(law, columns, parameters, scatter, fitted, {"method": method})
 
 
 @pytest.fixture(scope="module")

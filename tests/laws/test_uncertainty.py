@@ -1,36 +1,39 @@
-"""Intervals: their coverage, reduced here; `benchmarks/coverage.py` has the whole table."""
+"""Draws and intervals; their coverage is measured by `benchmarks/coverage.py`, reduced here."""
 
 import importlib.util
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from scaling_jax.errors import InputError
 from scaling_jax.laws import uncertainty
-from scaling_jax.laws.fit import Settings, best_point
 from scaling_jax.laws.law import find_law
-from scaling_jax.laws.problem import make_problem
+from scaling_jax.laws.noise import noise_of
+from scaling_jax.laws.problem import Objective, make_problem
+from scaling_jax.laws.solve import best_point
 
 
-def problem(noise, rows=24, seed=0):
-    law = find_law("power")
+def solved(noise, rows=24, seed=0, loss="huber", residual="log"):
+    objective = Objective(find_law("power"), residual, loss)
     examples = np.repeat(np.geomspace(1e2, 1e6, rows // 2), 2)
     random = np.random.default_rng(seed)
-    loss = law.predict({"A": 12.0, "beta": 0.3, "E": 0.7}, {"d": examples})
-    return law, make_problem(law, {"d": examples}, loss * np.exp(noise * random.standard_normal(rows)), 1e-3)
+    clean = objective.law.predict({"A": 12.0, "beta": 0.3, "E": 0.7}, {"d": examples})
+    problem = make_problem(objective, {"d": examples}, clean * np.exp(noise * random.standard_normal(rows)))
+    return objective, problem, best_point(objective, problem).point
 
 
-def widths(noise, **settings):
-    law, made = problem(noise)
-    chosen = Settings(bootstrap=300, **settings)
-    point, _, _, _ = best_point(law, made, chosen)
-    draws = uncertainty.bootstrap(law, chosen, made, point, 24)
-    low, high = np.percentile(draws, [5, 95], axis=0)
+def widths(noise, method=None, draws=300, **given):
+    objective, problem, point = solved(noise, **given)
+    found = uncertainty.draw(objective, problem, point, draws, 0.9, 0, method)
+    low, high = np.percentile(found.points, [5, 95], axis=0)
     return high - low
 
 
-def test_width_follows_the_noise():
-    ratio = widths(0.02) / widths(0.005)
+@pytest.mark.parametrize("method", ["simulated", "rows"])
+def test_width_follows_the_noise(method):
+    ratio = widths(0.02, method) / widths(0.005, method)
     assert np.all((2.0 < ratio) & (ratio < 8.0))
 
 
@@ -40,11 +43,77 @@ def test_the_interval_holds_the_estimate():
 
 
 def test_no_more_rows_than_parameters_still_gives_draws():
-    law = find_law("power")
-    made = make_problem(law, {"d": np.array([1e2, 1e3, 1e4])}, np.array([3.0, 2.0, 1.5]), 1e-3)
-    settings = Settings(bootstrap=32)
-    point, _, _, _ = best_point(law, made, settings)
-    assert uncertainty.bootstrap(law, settings, made, point, 3).shape == (32, 3)
+    objective = Objective(find_law("power"))
+    problem = make_problem(objective, {"d": np.array([1e2, 1e3, 1e4])}, np.array([3.0, 2.0, 1.5]))
+    point = best_point(objective, problem).point
+    assert uncertainty.draw(objective, problem, point, 32, 0.9, 0).points.shape == (32, 3)
+
+
+def test_squared_loss_gives_least_squares_errors():
+    """Near-linear and normal: the draws' spread is that of the Fisher information."""
+    from scaling_jax.laws.problem import residuals, slopes_at
+
+    objective, problem, point = solved(0.005, rows=60, loss="squared")
+    used = problem.weights > 0
+    slopes = slopes_at(objective, problem, point)[used]
+    size = np.sqrt(np.sum(residuals(objective, problem, point, np)[used] ** 2) / (60 - 3))
+    expected = size * np.sqrt(np.diagonal(np.linalg.inv(slopes.T @ slopes)))
+    for method in ("simulated", "sandwich"):
+        found = uncertainty.draw(objective, problem, point, 2000, 0.9, 0, method).points.std(axis=0)
+        np.testing.assert_allclose(found, expected, rtol=0.35 if method == "sandwich" else 0.1)
+
+
+def test_the_ways_agree_on_many_rows():
+    """With 900 rows of one law the three ways must tell the same story, also for the robust loss."""
+    found = {method: widths(0.01, method, draws=400, rows=900) for method in uncertainty.METHODS}
+    for method in ("rows", "sandwich"):
+        np.testing.assert_allclose(found[method], found["simulated"], rtol=0.25)
+
+
+def test_the_number_of_rows_chooses_the_way():
+    objective, problem, point = solved(0.01)
+    assert uncertainty.draw(objective, problem, point, 20, 0.9, 0).method == "simulated"
+    labels = np.repeat(np.arange(12), 2)
+    clustered = uncertainty.draw(objective, problem, point, 20, 0.9, 0, labels=labels, resampled=True)
+    assert clustered.method == "rows"
+    objective, problem, point = solved(0.01, rows=10_002)
+    assert uncertainty.draw(objective, problem, point, 20, 0.9, 0).method == "sandwich"
+    with pytest.raises(InputError, match="one of simulated, rows, sandwich"):
+        uncertainty.draw(objective, problem, point, 20, 0.9, 0, "magic")
+
+
+def noise(errors, sizes):
+    return noise_of(errors, {"d": np.log(sizes)}, np.ones(len(errors)), 3)
+
+
+def test_noise_of_one_size_stays_so():
+    random = np.random.default_rng(0)
+    sizes = np.geomspace(1e2, 1e6, 60)
+    plain = sum(noise(0.01 * random.standard_normal(60), sizes).text() == "" for _ in range(100))
+    assert plain >= 95
+
+
+def test_noise_that_falls_with_the_size_is_seen():
+    sizes = np.geomspace(1e2, 1e6, 60)
+    errors = 0.1 * (sizes / 1e2) ** -0.3 * np.random.default_rng(1).standard_normal(60)
+    found = noise(errors, sizes)
+    assert found.slopes["d"] == pytest.approx(-0.3, abs=0.1)
+    assert found.size[0] > 5 * found.size[-1]
+    assert "size changes as d^-0." in found.text()
+
+
+def test_tails_are_seen():
+    errors = 0.01 * np.random.default_rng(2).standard_t(2, 200)
+    found = noise(errors, np.geomspace(1e2, 1e6, 200))
+    assert found.tails <= 4.0
+    simulated = found.draw(np.random.default_rng(0), 50, np.arange(200))
+    assert np.median(np.abs(simulated)) == pytest.approx(np.median(np.abs(errors)), rel=0.2)
+
+
+def test_rows_of_one_run_share_their_noise():
+    found = noise(0.01 * np.random.default_rng(0).standard_normal(4), np.array([1e2, 1e3, 1e2, 1e3]))
+    simulated = found.draw(np.random.default_rng(0), 3, np.array([0, 1, 0, 1]))
+    np.testing.assert_allclose(simulated[:, :2], simulated[:, 2:])
 
 
 @pytest.mark.slow
@@ -53,9 +122,9 @@ def test_ninety_percent_intervals_hold_the_truth_as_often_as_they_say():
     spec = importlib.util.spec_from_file_location("coverage_benchmark", path)
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
-    found = benchmark.cover("multiplicative, 45 rows", studies=60, bootstrap=200)
-    # Sixty studies: 0.9 plus or minus three standard errors.
-    for name, (share, width) in found.items():
-        assert 0.78 <= share <= 1.0, name
-        assert 0.7 < width < 1.5, name
-    assert 0.84 <= np.mean([share for share, _ in found.values()]) <= 0.97
+    with multiprocessing.pool.ThreadPool(1) as pool:
+        found = benchmark.cover("multiplicative, 5 x 9", 100, 200, pool)
+    # A hundred studies: 0.9 plus or minus three standard errors.
+    for name, cell in found.items():
+        assert 0.81 <= cell["share"] <= 0.99, name
+        assert 1.0 < cell["width"] < 1.5, name

@@ -3,7 +3,7 @@
 from scaling_jax.laws.law import Law, Parameter, register
 
 
-def _log_terms(parameters, logs):
+def _log_terms(parameters, logs, array):
     return -parameters["beta"] * logs["d"], 0.0
 
 
