@@ -1,20 +1,18 @@
 """Batches as pure functions of (seed, step), from nested subsets of a split.
 
-A batch is {inputs, targets: int32 [rows, length]; weights: float32 [rows, length]}: `inputs` are
-`targets` shifted right behind a pad token, and a weight is 1 where the loss counts. Examples are
-never packed; a batch is as long as the smallest length bucket that holds it.
+Examples are never packed; a batch is as long as the smallest length bucket that holds it. What it
+holds is said in `sequences.py`.
 """
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
+from scaling_jax.data.sequences import Batch, Sequences
 from scaling_jax.data.store import Split
 from scaling_jax.errors import InputError
-
-Batch = dict[str, np.ndarray]
 
 
 def nested_subset(examples: int, size: int, subset_seed: int) -> np.ndarray:
@@ -38,8 +36,7 @@ class TrainingBatches:
         split: where the examples are.
         indices: int64 [examples], which of them.
         rows: examples per batch, over all processes.
-        buckets: lengths in tokens that a batch may have, ascending.
-        pad_id: id that fills the right and starts the inputs.
+        sequences: how examples are laid out and padded.
         seed: seed of the order.
         process: (index, count); this process builds rows index * rows / count onwards.
     """
@@ -47,8 +44,7 @@ class TrainingBatches:
     split: Split
     indices: np.ndarray
     rows: int
-    buckets: tuple[int, ...]
-    pad_id: int
+    sequences: Sequences
     seed: int
     process: tuple[int, int] = (0, 1)
 
@@ -73,13 +69,13 @@ class TrainingBatches:
         own = slice(index * self.rows // count, (index + 1) * self.rows // count)
         # The length is that of the longest example of any process, so that all build the same shape.
         chosen = [self.example_indices(step) for step in range(first_step, first_step + steps)]
-        length = bucket_for(_longest(self.split, np.concatenate(chosen)), self.buckets)
-        batches = [padded(self.split, indices[own], length, self.pad_id) for indices in chosen]
+        shape = self.sequences.shape(self.split, np.concatenate(chosen))
+        batches = [self.sequences.batch(self.split, indices[own], shape) for indices in chosen]
         return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def evaluation_batches(
-    split: Split, examples: int | None, rows: int, buckets: Sequence[int], pad_id: int
+    split: Split, examples: int | None, rows: int, sequences: Sequences
 ) -> Iterator[Batch]:
     """The first `examples` of a split (None: all), each once, shortest first; the last batch is filled
     up with rows of weight 0.
@@ -96,52 +92,13 @@ def evaluation_batches(
     order = np.argsort(lengths, kind="stable")
     for begin in range(0, count, rows):
         chosen = order[begin : begin + rows]
-        batch = padded(split, chosen, bucket_for(int(lengths[chosen].max()), buckets), pad_id)
+        batch = sequences.batch(split, chosen, sequences.shape(split, chosen))
         yield {name: np.pad(array, ((0, rows - len(chosen)), (0, 0))) for name, array in batch.items()}
-
-
-def padded(split: Split, indices: np.ndarray, length: int, pad_id: int) -> Batch:
-    """One batch of the given length: inputs and targets end to end, loss on the `targets` feature only."""
-    targets = np.full((len(indices), length), pad_id, np.int32)
-    weights = np.zeros((len(indices), length), np.float32)
-    for row, index in enumerate(indices):
-        example = split[int(index)]
-        parts = [example[feature] for feature in split.features]
-        end = sum(len(part) for part in parts)
-        targets[row, :end] = np.concatenate(parts)
-        weights[row, end - len(parts[-1]) : end] = 1.0
-    inputs = np.full_like(targets, pad_id)
-    inputs[:, 1:] = targets[:, :-1]
-    return {"inputs": inputs, "targets": targets, "weights": weights}
-
-
-def buckets_for(split: Split, longest_allowed: int, step: int = 8) -> tuple[int, ...]:
-    """Two lengths that serve a split: that of 95% of the examples and the longest, as multiples of `step`."""
-    lengths = split.total_lengths
-    bounds = (np.quantile(lengths, 0.95), lengths.max())
-    rounded = {min(int(-(-bound // step) * step), -(-longest_allowed // step) * step) for bound in bounds}
-    return tuple(sorted(rounded))
-
-
-def bucket_for(length: int, buckets: Sequence[int]) -> int:
-    """The smallest bucket that holds `length` tokens.
-
-    Raises:
-        InputError: none does.
-    """
-    for bucket in buckets:
-        if length <= bucket:
-            return bucket
-    raise InputError(f"an example has {length} tokens, the longest length bucket holds {max(buckets)}")
 
 
 def target_tokens(split: Split, indices: np.ndarray) -> int:
     """Tokens on which these examples have a loss."""
     return int(split.lengths(split.features[-1])[indices].sum())
-
-
-def _longest(split: Split, indices: np.ndarray) -> int:
-    return int(split.total_lengths[indices].max())
 
 
 @functools.lru_cache(maxsize=4)

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import grain
 
-from scaling_jax.data.batches import Batch, TrainingBatches
+from scaling_jax.data.batches import TrainingBatches
+from scaling_jax.data.sequences import Batch
 
 
 @dataclasses.dataclass(frozen=True)

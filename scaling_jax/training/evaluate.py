@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from scaling_jax.data.batches import Batch, evaluation_batches
+from scaling_jax.data.batches import evaluation_batches
+from scaling_jax.data.sequences import Batch, Sequences
 from scaling_jax.data.store import Split
 from scaling_jax.errors import InputError
 from scaling_jax.training.program import Program
@@ -16,26 +17,20 @@ BATCHES_PER_CALL = 16
 
 
 @functools.lru_cache(maxsize=16)
-def evaluation_set(
-    split: Split, examples: int | None, rows: int, buckets: tuple[int, ...], pad_id: int
-) -> tuple[Batch, ...]:
+def evaluation_set(split: Split, examples: int | None, rows: int, sequences: Sequences) -> tuple[Batch, ...]:
     """The evaluation batches of a split, stacked by shape: arrays [batches, rows, length]."""
-    stacks: list[Batch] = []
-    waiting: list[Batch] = []
-
-    def flush() -> None:
-        if waiting:
-            stacks.append({name: np.stack([batch[name] for batch in waiting]) for name in waiting[0]})
-            waiting.clear()
-
-    for batch in evaluation_batches(split, examples, rows, buckets, pad_id):
-        if len(waiting) == BATCHES_PER_CALL or (
-            waiting and waiting[0]["inputs"].shape != batch["inputs"].shape
-        ):
-            flush()
-        waiting.append(batch)
-    flush()
-    return tuple(stacks)
+    same_shape: dict[Any, list[Batch]] = {}
+    for batch in evaluation_batches(split, examples, rows, sequences):
+        shapes = tuple((name, array.shape) for name, array in batch.items())
+        same_shape.setdefault(shapes, []).append(batch)
+    return tuple(
+        {
+            name: np.stack([batch[name] for batch in alike[begin : begin + BATCHES_PER_CALL]])
+            for name in alike[0]
+        }
+        for alike in same_shape.values()
+        for begin in range(0, len(alike), BATCHES_PER_CALL)
+    )
 
 
 def mean_loss(program: Program, tuned: Any, base: Any, batches: tuple[Batch, ...]) -> float:

@@ -19,6 +19,7 @@ import numpy as np
 from scaling_jax import configuration
 from scaling_jax.data import batches as data_batches
 from scaling_jax.data.batches import TrainingBatches
+from scaling_jax.data.sequences import Batch, Sequences
 from scaling_jax.data.store import Split, TokenStore
 from scaling_jax.errors import InputError
 from scaling_jax.models import counts
@@ -168,7 +169,7 @@ def finetune(
         frozen,
         _batches(run, ready),
         settings.schedule.rates(settings.learning_rate, loop.steps),
-        data_sets.evaluation_at(run.store, "dev", settings.dev_examples, settings.eval_batch_size),
+        _evaluation(run, ready, "dev", settings.dev_examples),
         loop,
         folder,
         records.plain(plan),
@@ -176,7 +177,7 @@ def finetune(
     )
     test_loss = checkpoint_bytes = None
     if outcome.progress.status == "done":
-        test = data_sets.evaluation_at(run.store, "test", settings.test_examples, settings.eval_batch_size)
+        test = _evaluation(run, ready, "test", settings.test_examples)
         test_loss = mean_loss(program, outcome.best, frozen, test)
         if settings.keep_checkpoint == "best":
             best = {"step": outcome.progress.best_step, "hash": tuned_hash(outcome.best, about)}
@@ -220,13 +221,21 @@ def _open(run: FinetuneRun) -> _Ready:
     return _Ready(settings, store, base, about, program, split, subset)
 
 
+def _sequences(run: FinetuneRun, ready: _Ready) -> Sequences:
+    return data_sets.sequences_at(run.store, ready.program.model, ready.about.get("start_id"))
+
+
+def _evaluation(run: FinetuneRun, ready: _Ready, name: str, examples: int | None) -> tuple[Batch, ...]:
+    sequences = _sequences(run, ready)
+    return data_sets.evaluation_at(run.store, name, examples, ready.settings.eval_batch_size, sequences)
+
+
 def _batches(run: FinetuneRun, ready: _Ready) -> TrainingBatches:
     return TrainingBatches(
         ready.split,
         ready.subset,
         ready.settings.batch_size,
-        data_sets.buckets_at(run.store),
-        ready.store.vocabulary.pad_id,
+        _sequences(run, ready),
         run.seed,
         (jax.process_index(), jax.process_count()),
     )
@@ -240,6 +249,7 @@ def _about(run: FinetuneRun, ready: _Ready) -> dict[str, Any]:
         "base": _base(run, ready),
         "model": ready.about["model"],
         "vocabulary_sha256": ready.about["vocabulary_sha256"],
+        "start_id": ready.about.get("start_id"),
     }
 
 
@@ -275,16 +285,16 @@ def evaluate_checkpoint(
     about = checkpoints.about(checkpoint)
     store = data_sets.store_at(store_path)
     data_sets.check_vocabulary(store, checkpoint, about)
-    evaluation = data_sets.evaluation_at(store_path, split, examples, rows)
-    count = min(
-        examples or len(data_sets.split_at(store_path, split)), len(data_sets.split_at(store_path, split))
-    )
+    of_split = len(data_sets.split_at(store_path, split))
     layout = Layout()
     if about["kind"] == "pretrained":
         config, params, _ = load_base(checkpoint, layout)
-        return mean_loss(Program(config, Full(), Optimizer(), layout), params, {}, evaluation), count
-    found = load_tuned(checkpoint, layout, base)
-    return mean_loss(found.program, found.tuned, found.base, evaluation), count
+        program, tuned, frozen = Program(config, Full(), Optimizer(), layout), params, {}
+    else:
+        program, tuned, frozen, _ = load_tuned(checkpoint, layout, base)
+    sequences = data_sets.sequences_at(store_path, program.model, about.get("start_id"))
+    evaluation = data_sets.evaluation_at(store_path, split, examples, rows, sequences)
+    return mean_loss(program, tuned, frozen, evaluation), min(examples or of_split, of_split)
 
 
 def _identity(run: FinetuneRun, ready: _Ready) -> dict[str, Any]:
@@ -322,7 +332,8 @@ def _costs(ready: _Ready, progress: Progress, checkpoint_bytes: int | None) -> d
     seconds, steps = progress.train_seconds, max(progress.step, 1)
     mean_length = float(np.mean(ready.split.total_lengths[ready.subset]))
     tokens_per_step = ready.settings.batch_size * mean_length
-    forward = counts.forward_flops_per_token(program.model, round(mean_length))
+    target_length = float(np.mean(ready.split.lengths("targets")[ready.subset]))
+    forward = counts.forward_flops_per_token(program.model, round(mean_length), round(target_length))
     return {
         "train_seconds": seconds,
         "step_seconds": seconds / steps,

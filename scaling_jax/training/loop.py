@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scaling_jax.data.batches import Batch, TrainingBatches
+from scaling_jax.data.batches import TrainingBatches
 from scaling_jax.data.pipeline import training_calls
+from scaling_jax.data.sequences import Batch
 from scaling_jax.errors import InputError
 from scaling_jax.training import checkpoints
 from scaling_jax.training.evaluate import mean_loss

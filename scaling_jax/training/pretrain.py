@@ -15,6 +15,7 @@ import numpy as np
 
 from scaling_jax import configuration
 from scaling_jax.data.batches import TrainingBatches
+from scaling_jax.data.sequences import Batch, OneSequence
 from scaling_jax.data.store import Split, TokenStore
 from scaling_jax.errors import InputError
 from scaling_jax.models import counts
@@ -102,6 +103,11 @@ def pretrain(
         raise InputError(f"{store_path} holds examples for finetuning, pretraining needs a store of windows")
     split = data_sets.split_at(store_path, "train")
     config = named_model(model, store.vocabulary.size)
+    if config.encoder_layers:
+        raise InputError(
+            f"model {model!r} is an encoder-decoder, and pretraining on windows is a decoder's: "
+            "bring a pretrained one with scaling-jax convert"
+        )
     tokens_per_step = settings.batch_size * int(store.manifest["feature_lengths"]["targets"])
     steps = _level_steps(token_levels, tokens_per_step)
     check_enough_windows(store, settings, token_levels)
@@ -140,7 +146,7 @@ def pretrain(
         {},
         batches,
         settings.schedule.rates(settings.learning_rate, loop.steps),
-        data_sets.evaluation_at(store_path, "dev", settings.dev_windows, settings.batch_size),
+        _dev(store_path, config, settings),
         loop,
         folder,
         records.plain(plan),
@@ -168,12 +174,17 @@ def _level_steps(token_levels: Iterable[int], tokens_per_step: int) -> dict[int,
     return steps
 
 
+def _dev(store_path: str, config: ModelConfig, settings: PretrainSettings) -> tuple[Batch, ...]:
+    sequences = data_sets.sequences_at(store_path, config)
+    return data_sets.evaluation_at(store_path, "dev", settings.dev_windows, settings.batch_size, sequences)
+
+
 def _batches(store: TokenStore, split: Split, rows: int, seed: int) -> TrainingBatches:
     """Every window once per epoch."""
     window = int(store.manifest["feature_lengths"]["targets"])
-    process = (jax.process_index(), jax.process_count())
+    process, pad_id = (jax.process_index(), jax.process_count()), store.vocabulary.pad_id
     return TrainingBatches(
-        split, np.arange(len(split)), rows, (window,), store.vocabulary.pad_id, seed, process
+        split, np.arange(len(split)), rows, OneSequence((window,), pad_id, pad_id), seed, process
     )
 
 

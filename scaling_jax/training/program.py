@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from scaling_jax.data.batches import Batch
+from scaling_jax.data.sequences import Batch
 from scaling_jax.errors import InputError
 from scaling_jax.models import counts
 from scaling_jax.models.config import ModelConfig

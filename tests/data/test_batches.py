@@ -3,15 +3,9 @@
 import numpy as np
 import pytest
 
-from scaling_jax.data.batches import (
-    TrainingBatches,
-    bucket_for,
-    buckets_for,
-    evaluation_batches,
-    nested_subset,
-    target_tokens,
-)
+from scaling_jax.data.batches import TrainingBatches, evaluation_batches, nested_subset, target_tokens
 from scaling_jax.data.pipeline import training_calls
+from scaling_jax.data.sequences import OneSequence, TwoSequences, bucket_for, buckets_for
 from scaling_jax.errors import InputError
 from tests.data.test_store import pairs, write
 
@@ -24,8 +18,9 @@ def split(tmp_path_factory):
 
 
 def batches(split, indices=None, rows=8, seed=0, process=(0, 1), buckets=(8, 16)):
+    sequences = OneSequence(buckets, PAD, PAD)
     return TrainingBatches(
-        split, np.arange(40) if indices is None else indices, rows, buckets, PAD, seed, process
+        split, np.arange(40) if indices is None else indices, rows, sequences, seed, process
     )
 
 
@@ -97,10 +92,38 @@ def test_weights_lie_on_targets_and_inputs_are_shifted(split):
         assert set(made["weights"][0, row]) <= {0.0, 1.0}
 
 
+def test_two_sequences_for_an_encoder_decoder(split):
+    made = TwoSequences((4, 12), (4, 12), PAD, start_id=9).batch(split, np.array([3, 8]), (12, 10))
+    for row, index in enumerate((3, 8)):
+        example = split[index]
+        for feature, name in (("inputs", "encoder_inputs"), ("targets", "targets")):
+            count = len(example[feature])
+            np.testing.assert_array_equal(made[name][row, :count], example[feature])
+            assert (made[name][row, count:] == PAD).all()
+        assert made["encoder_mask"][row].sum() == len(example["inputs"]), "the mask ends where they end"
+        assert made["encoder_mask"][row, : len(example["inputs"])].all()
+        assert made["weights"][row].sum() == made["weights"][row, : len(example["targets"])].sum()
+        assert made["weights"][row].sum() == len(example["targets"])
+    np.testing.assert_array_equal(made["inputs"][:, 1:], made["targets"][:, :-1])
+    assert (made["inputs"][:, 0] == 9).all()
+
+
+def test_two_sequences_have_two_lengths(split):
+    sequences = TwoSequences((4, 8, 16), (4, 16), PAD, PAD)
+    for indices in (np.arange(40), np.array([5]), np.array([0, 1])):
+        longest = [int(split.lengths(feature)[indices].max()) for feature in ("inputs", "targets")]
+        wanted = (bucket_for(longest[0], (4, 8, 16)), bucket_for(longest[1], (4, 16)))
+        assert sequences.shape(split, indices) == wanted
+    made = TrainingBatches(split, np.arange(40), 8, sequences, 0).stacked(0, 3)
+    assert made["encoder_inputs"].shape[:2] == made["targets"].shape[:2] == (3, 8)
+    counted = sum(batch["weights"].sum() for batch in evaluation_batches(split, None, 7, sequences))
+    assert counted == target_tokens(split, np.arange(40))
+
+
 @pytest.mark.parametrize(("asked", "rows"), [(None, 7), (13, 4), (100, 16)])
 def test_evaluation_counts_every_example_once(split, asked, rows):
     count = min(asked or 40, 40)
-    made = list(evaluation_batches(split, asked, rows, (8, 16), PAD))
+    made = list(evaluation_batches(split, asked, rows, OneSequence((8, 16), PAD, PAD)))
     assert all(batch["targets"].shape[0] == rows for batch in made)
     assert sum(batch["weights"].sum() for batch in made) == target_tokens(split, np.arange(count))
     sequences = sorted(
@@ -114,13 +137,15 @@ def test_evaluation_counts_every_example_once(split, asked, rows):
 
 def test_an_evaluation_of_nothing_is_refused(split):
     with pytest.raises(InputError, match="0 examples"):
-        list(evaluation_batches(split, 0, 4, (8, 16), PAD))
+        list(evaluation_batches(split, 0, 4, OneSequence((8, 16), PAD, PAD)))
 
 
 def test_buckets(split):
-    longest = int(split.total_lengths.max())
-    assert buckets_for(split, 16, step=4)[-1] == -(-longest // 4) * 4
-    assert np.mean(split.total_lengths <= buckets_for(split, 16, step=2)[0]) >= 0.95
+    lengths, longest = [split.total_lengths], int(split.total_lengths.max())
+    assert buckets_for(lengths, 16, step=4)[-1] == -(-longest // 4) * 4
+    assert np.mean(split.total_lengths <= buckets_for(lengths, 16, step=2)[0]) >= 0.95
+    both = buckets_for([np.array([3, 4, 30]), np.array([50, 51])], 64)
+    assert both == (32, 56), "the two longest of any split"
     assert [bucket_for(length, (8, 16)) for length in (1, 8, 9, 16)] == [8, 8, 16, 16]
     with pytest.raises(InputError, match="17 tokens, the longest length bucket holds 16"):
         bucket_for(17, (8, 16))

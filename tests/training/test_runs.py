@@ -166,8 +166,10 @@ def test_the_best_step_is_saved_and_evaluated(room, tmp_path):
     program = Program(config, Full(), Optimizer(), Layout())
     like = jax.eval_shape(program.initial_parameters, 0)
     saved = checkpoints.restore(tmp_path / "checkpoint", checkpoints.like(like, program.shardings["params"]))
-    assert mean_loss(program, saved, {}, data_sets.evaluation_at(room[2], "dev", None, 4)) == losses[best]
-    test = mean_loss(program, saved, {}, data_sets.evaluation_at(room[2], "test", None, 4))
+    sequences = data_sets.sequences_at(room[2], config)
+    dev, test = (data_sets.evaluation_at(room[2], name, None, 4, sequences) for name in ("dev", "test"))
+    assert mean_loss(program, saved, {}, dev) == losses[best]
+    test = mean_loss(program, saved, {}, test)
     assert test == record["results"]["loss"]
     assert checkpoints.about(tmp_path / "checkpoint")["step"] == best
     assert evaluate_checkpoint(tmp_path / "checkpoint", room[2], "test", None, 4) == (test, 9)
