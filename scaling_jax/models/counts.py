@@ -44,26 +44,42 @@ def non_embedding_parameters(config: ModelConfig) -> int:
 def forward_flops_per_token(config: ModelConfig, length: float, target_length: float | None = None) -> float:
     """2 FLOPs per multiply-add: every matrix, the output matrix, and attention's scores and values.
 
-    A causal position sees (length + 1) / 2 keys on average, one of an encoder all.
-
     Args:
         config: the model.
         length: tokens of an example, inputs and targets together.
         target_length: how many of them an encoder-decoder's decoder reads; None is half. A decoder
             alone reads all.
     """
-    width = config.heads * config.head_dim
+    attention = attention_flops_per_token(config, length, target_length)
     if not config.encoder_layers:
-        attention = 2 * 2 * config.layers * width * (length + 1) / 2
         return 2 * (_matrices(config) + config.vocabulary_size * config.model_dim) + attention
-    targets = length / 2 if target_length is None else target_length
-    inputs = length - targets
+    inputs, targets = _read(length, target_length)
     # Keys and values of the memory are computed once per input, not per target.
     of_memory = 2 * config.layers * config.model_dim * config.key_value_heads * config.head_dim
     encoder = _matrices(config, "encoder") + of_memory
     decoder = _matrices(config, "decoder") - of_memory + config.vocabulary_size * config.model_dim
+    return 2 * (inputs * encoder + targets * decoder) / length + attention
+
+
+def attention_flops_per_token(
+    config: ModelConfig, length: float, target_length: float | None = None
+) -> float:
+    """The part of `forward_flops_per_token` that multiplies activations: attention's scores and values.
+
+    A causal position sees (length + 1) / 2 keys on average, one of an encoder all.
+    """
+    width = config.heads * config.head_dim
+    if not config.encoder_layers:
+        return 2 * 2 * config.layers * width * (length + 1) / 2
+    inputs, targets = _read(length, target_length)
     seen = config.encoder_layers * inputs**2 + config.layers * targets * ((targets + 1) / 2 + inputs)
-    return (2 * (inputs * encoder + targets * decoder) + 2 * 2 * width * seen) / length
+    return 2 * 2 * width * seen / length
+
+
+def _read(length: float, target_length: float | None) -> tuple[float, float]:
+    """Tokens of an example that the encoder and the decoder read."""
+    targets = length / 2 if target_length is None else target_length
+    return length - targets, targets
 
 
 def _matrices(config: ModelConfig, part: str = "") -> int:

@@ -12,10 +12,19 @@ COLUMNS = (
     "run_id study task method model model_params non_embedding_params pretrain_tokens "
     "finetune_examples finetune_tokens tuning_size tuning_params subset_seed seed steps best_step "
     "dev_loss loss bleu chrf rouge_l accuracy judge_score step_seconds train_seconds "
-    "tokens_per_second peak_memory_bytes checkpoint_bytes status reason record"
+    "tokens_per_second peak_memory_bytes checkpoint_bytes forward_flops_per_token "
+    "backward_flops_per_token flops_saved converged_step status reason record"
 ).split()
 # Equal between two studies of one configuration only by luck.
-COST_COLUMNS = ("step_seconds", "train_seconds", "tokens_per_second", "peak_memory_bytes", "checkpoint_bytes")
+COST_COLUMNS = (
+    "step_seconds",
+    "train_seconds",
+    "tokens_per_second",
+    "peak_memory_bytes",
+    "checkpoint_bytes",
+)
+
+COUNTED_COSTS = ("forward_flops_per_token", "backward_flops_per_token", "flops_saved")
 
 
 def row(study_name: str, task: str, job: Job, record: dict[str, Any]) -> dict[str, Any]:
@@ -42,8 +51,10 @@ def row(study_name: str, task: str, job: Job, record: dict[str, Any]) -> dict[st
         "reason": record.get("reason"),
         "record": f"{job.folder}/record.json",
     }
-    filled |= {name: results.get(name) for name in ("steps", "best_step", "dev_loss", "loss")}
-    filled |= {name: costs.get(name) for name in COST_COLUMNS}
+    filled |= {
+        name: results.get(name) for name in ("steps", "best_step", "converged_step", "dev_loss", "loss")
+    }
+    filled |= {name: costs.get(name) for name in (*COST_COLUMNS, *COUNTED_COSTS)}
     return {name: filled.get(name) for name in COLUMNS}
 
 

@@ -23,7 +23,7 @@ from scaling_jax.data.sequences import Batch, Sequences
 from scaling_jax.data.store import Split, TokenStore
 from scaling_jax.errors import InputError
 from scaling_jax.models import counts
-from scaling_jax.training import checkpoints, data_sets, records
+from scaling_jax.training import checkpoints, costs, data_sets, records
 from scaling_jax.training.bases import load_base, load_tuned, tuned_hash
 from scaling_jax.training.evaluate import mean_loss
 from scaling_jax.training.loop import LoopSettings, Outcome, Progress, finish, train
@@ -323,6 +323,7 @@ def _results(outcome: Outcome, test_loss: float | None) -> dict[str, Any]:
         "dev_loss": progress.best_dev_loss if finite else None,
         "best_step": progress.best_step,
         "steps": progress.step,
+        "converged_step": costs.converged_step(progress.history),
         "start_dev_loss": progress.history[0]["dev_loss"] if progress.history else None,
     }
 
@@ -332,15 +333,20 @@ def _costs(ready: _Ready, progress: Progress, checkpoint_bytes: int | None) -> d
     seconds, steps = progress.train_seconds, max(progress.step, 1)
     mean_length = float(np.mean(ready.split.total_lengths[ready.subset]))
     tokens_per_step = ready.settings.batch_size * mean_length
-    target_length = float(np.mean(ready.split.lengths("targets")[ready.subset]))
-    forward = counts.forward_flops_per_token(program.model, round(mean_length), round(target_length))
+    mean_target = data_batches.target_tokens(ready.split, ready.subset) / len(ready.subset)
+    flops = costs.flops_per_token(
+        program.model, program.method, program.abstract_tuned(), mean_length, mean_target
+    )
     return {
         "train_seconds": seconds,
         "step_seconds": seconds / steps,
         "tokens_per_second": steps * tokens_per_step / seconds if seconds else None,
         "tokens": "inputs and targets, padding left out",
-        "flops_per_token": forward * (3 if program.method.trains_base else 2),
-        "flops_formula": "forward x 3 (full) or x 2 (frozen base), without what a method adds",
+        "flops_per_token": flops.forward + flops.backward,
+        "forward_flops_per_token": flops.forward,
+        "backward_flops_per_token": flops.backward,
+        "flops_saved": flops.saved,
+        "flops_formula": costs.FORMULA,
         "peak_memory_bytes": records.peak_memory_bytes(program.train_memory_bytes()),
         "checkpoint_bytes": checkpoint_bytes,
         "compile_seconds": program.compile_seconds(),

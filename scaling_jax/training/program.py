@@ -93,6 +93,20 @@ class Program:
         placed = self._placed(batches)
         return self._compiled("train", _train, state, base, placed, jnp.asarray(rates, jnp.float32))
 
+    def lower_train(self, base: Any, batches: Any) -> jax.stages.Lowered:
+        """The training step of abstract arrays, to compile and look into without any memory.
+
+        Args:
+            base: shapes and dtypes of the whole base parameters.
+            batches: shapes and dtypes of what `train` takes.
+        """
+        state = jax.eval_shape(
+            _fresh_state(self), _abstract_tuned(self), jax.ShapeDtypeStruct((), jnp.uint32)
+        )
+        _, frozen = self.method.start(base, lambda _: None)
+        steps = jax.tree.leaves(batches)[0].shape[0]
+        return _train(self).lower(state, frozen, batches, jax.ShapeDtypeStruct((steps,), jnp.float32))
+
     def evaluate(self, tuned: Any, base: Any, batches: Batch) -> tuple[jax.Array, jax.Array]:
         """(sum of nats, sum of weights) of each batch: float32 [batches], from [batches, rows, length]."""
         return self._compiled("evaluate", _evaluate, tuned, base, self._placed(batches))

@@ -33,6 +33,7 @@ class LoRA(Targeted):
     dropout: float = 0.0
 
     name: ClassVar[str] = "lora"
+    flops_per_number: ClassVar[int] = 2
 
     def __post_init__(self):
         super().__post_init__()

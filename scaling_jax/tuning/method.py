@@ -41,6 +41,20 @@ class TuningMethod(Hook):
         """
         raise InputError(f"{type(self).__name__} has no tuning size, {tuning_size} was asked for")
 
+    def added_flops(self, tuned: Any, inputs: float, targets: float) -> float:
+        """FLOPs that the method's own arrays add to the forward pass of one example.
+
+        Args:
+            tuned: (abstract) arrays of the method.
+            inputs: tokens that an encoder reads; 0 for a decoder.
+            targets: tokens that the decoder reads.
+        """
+        return 0.0
+
+    def prefix(self, model: ModelConfig) -> tuple[int, int]:
+        """Positions that the method puts before what the encoder and what the decoder reads."""
+        return 0, 0
+
     @property
     def draws(self) -> bool:
         """Whether a training step draws random numbers (dropout)."""

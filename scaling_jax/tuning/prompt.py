@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from scaling_jax.errors import InputError
+from scaling_jax.models.config import ModelConfig
 from scaling_jax.models.hooks import tuned_variable
 from scaling_jax.tuning.method import TuningMethod, register
 
@@ -54,6 +55,10 @@ class Prompt(TuningMethod):
                 f"prompt.stacks = {self.stacks}: this model has no {', '.join(sorted(missing))}; "
                 f"it has {' and '.join(present)}"
             )
+
+    def prefix(self, model: ModelConfig) -> tuple[int, int]:
+        stacks = self.stacks or (("encoder",) if model.encoder_layers else ("decoder",))
+        return tuple(self.length if stack in stacks else 0 for stack in STACKS)
 
     def merge(self, tuned: Any, base: Any) -> Any:
         raise InputError(

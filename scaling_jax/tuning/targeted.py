@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 import flax.linen as nn
+import jax
 
 from scaling_jax.tuning import selection
 from scaling_jax.tuning.method import TuningMethod
@@ -27,6 +28,8 @@ class Targeted(TuningMethod):
 
     name: ClassVar[str] = ""
     identity: ClassVar[float] = 0.0
+    # Of one token and one trained number: a multiplication or an addition.
+    flops_per_number: ClassVar[int] = 1
 
     def __post_init__(self):
         # gin gives lists, jit's cache needs what can be hashed
@@ -52,6 +55,16 @@ class Targeted(TuningMethod):
     def variables(self, tuned: Any, base: Any) -> dict[str, Any]:
         whole = selection.whole_stack(f"{self.name}.layers", self.layers, tuned, base, self.identity)
         return {"params": base, "tuned": whole}
+
+    def added_flops(self, tuned: Any, inputs: float, targets: float) -> float:
+        """`flops_per_number` of every trained number and token that passes it: those of the memory's keys
+        and values, and of an encoder, are the inputs."""
+        total = 0.0
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tuned):
+            names = {key.key for key in path}
+            of_inputs = "encoder" in names or ("cross_attention" in names and names & {"key", "value"})
+            total += self.flops_per_number * leaf.size * (inputs if of_inputs else targets)
+        return total
 
     def merge_projection(self, added: Any, projection: Any) -> Any:
         """Changed parameters {kernel [layers, in, out], ...} of one projection that hold what was added."""
