@@ -31,6 +31,7 @@ TABLE_4 = {
 }
 NAMES = ("A_m", "alpha_m", "A_p", "alpha_p", "A_t", "alpha_t", "E", "beta")
 # Papers 1.4; the held-out value of each is in HELD_OUT.
+FACTORS = {"m": "model_params", "p": "pretrain_tokens", "t": "tuning_size"}
 SIZES = (1e9, 2e9, 4e9, 8e9, 16e9)
 PRETRAINING = {
     "wmt14_en_de": (84e9, 126e9, 167e9, 209e9, 283e9),
@@ -77,7 +78,7 @@ def consistent(task: str, method: str) -> dict[str, float]:
 
 
 def simulated_table(seed: int = 0, noise: float = NOISE):
-    """The paper's grid with losses from Table 4 and noise, as a results table; `bold` marks what it holds out."""
+    """The paper's grid with losses from Table 4 and noise, as a results table; `bold` is what it holds out."""
     from scaling_jax.laws.table import table_of
 
     random = np.random.default_rng(seed)
@@ -127,24 +128,6 @@ def recovered(fits) -> list[list[str]]:
     return found
 
 
-def losses_by(values: dict[str, float], letter: str, x: float, sizes: np.ndarray) -> np.ndarray:
-    """The law of one factor at one X over data sizes; values are arrays over draws or numbers."""
-    power = np.asarray(values[f"A_{letter}"] * x ** -values[f"alpha_{letter}"])[..., None]
-    return power * sizes ** -np.asarray(values["beta"])[..., None] + np.asarray(values["E"])[..., None]
-
-
-def crossing(first: np.ndarray, second: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Where two rows of losses (draws, sizes) cross first; NaN where they do not."""
-    gap = first - second
-    changes = np.sign(gap[:, 1:]) != np.sign(gap[:, :-1])
-    at = np.argmax(changes, axis=1)
-    rows = np.arange(len(gap))
-    share = gap[rows, at] / (gap[rows, at] - gap[rows, at + 1])
-    logs = np.log(sizes)
-    found = np.exp(logs[at] + share * (logs[at + 1] - logs[at]))
-    return np.where(changes.any(axis=1), found, np.nan)
-
-
 def rounding(text: str) -> float:
     """Half a unit of the last digit printed."""
     digits, _, exponent = text.partition("e")
@@ -152,36 +135,51 @@ def rounding(text: str) -> float:
     return 0.5 * 10.0 ** (int(exponent or 0) - decimals)
 
 
-def critical_sizes(draws: int = 4000, seed: int = 0) -> list[list[str]]:
+def printed_fit(task: str, method: str, letter: str, draws: int, random: np.random.Generator):
+    """A law of Table 4 as a fit whose draws are all numbers that round to those printed."""
+    from scaling_jax.laws.results import stated
+
+    texts = dict(zip(NAMES, TABLE_4[task, method], strict=True))
+    names = {"A": f"A_{letter}", "alpha": f"alpha_{letter}", "beta": "beta", "E": "E"}
+    data = examples(task, method)
+    sizes = SIZES if letter == "m" else PRETRAINING[task]
+    return stated(
+        "multiplicative",
+        {"x": FACTORS[letter], "d": "finetune_examples", "y": "loss"},
+        {name: float(texts[key]) for name, key in names.items()},
+        {
+            name: float(texts[key]) + rounding(texts[key]) * random.uniform(-1, 1, draws)
+            for name, key in names.items()
+        },
+        {"x": (sizes[0], sizes[-1]), "d": (data[0], data[-1])},
+        {"task": task, "method": method},
+    )
+
+
+def critical_rows(draws: int = 500, seed: int = 0) -> list[list[str]]:
     """Critical sizes at 1B from the coefficients as printed, and their range when those are only rounded."""
+    from scaling_jax.decisions.critical_size import critical_sizes
+
     random = np.random.default_rng(seed)
-    sizes = np.geomspace(1, 1e12, 4000)
     found = []
     for task in TASKS:
         for first, second in (("full", "prompt"), ("full", "lora"), ("prompt", "lora")):
             for letter, label in (("m", "size law"), ("p", "pretraining law")):
                 x = SIZES[0] if letter == "m" else PRETRAINING[task][-1]
-                printed, blurred = [], []
-                for method in (first, second):
-                    values = coefficients(task, method)
-                    printed.append({key: np.array([v]) for key, v in values.items() if v is not None})
-                    texts = dict(zip(NAMES, TABLE_4[task, method], strict=True))
-                    blurred.append(
-                        {
-                            key: value + rounding(texts[key]) * random.uniform(-1, 1, draws)
-                            for key, value in values.items()
-                            if value is not None
-                        }
-                    )
-                at = crossing(*(losses_by(values, letter, x, sizes) for values in printed), sizes)[0]
-                spread = crossing(*(losses_by(values, letter, x, sizes) for values in blurred), sizes)
-                share = float(np.mean(np.isfinite(spread)))
-                bounds = "none"
-                if share:
-                    low, high = np.nanpercentile(spread, [5, 95])
-                    bounds = f"{low:.2g} to {high:.2g}"
-                shown = f"{at:.2g}" if np.isfinite(at) else "no crossing"
-                found.append([f"{task} {first}-{second}", label, shown, bounds, f"{share:.0%}"])
+                one, two = (printed_fit(task, method, letter, draws, random) for method in (first, second))
+                compared = critical_sizes(one, two, {"x": x}, (1.0, 1e12))
+                if compared.crossings:
+                    crossing = compared.crossings[0]
+                    size = f"{crossing.size:.2g}"
+                    low = f"{crossing.low:.2g}" if crossing.low else "below 1"
+                    high = f"{crossing.high:.2g}" if crossing.high else "above 1e12"
+                    bounds = f"{low} to {high}"
+                else:
+                    size, bounds = f"none, {compared.better} is better", ""
+                form = compared.closed_form
+                shown = "" if form["H"] is None else f"{form['H']:.2g} X^{form['gamma']:.2g}"
+                row = [f"{task} {first}-{second}", label, size, bounds]
+                found.append([*row, f"{compared.share_crossing:.0%}", shown])
     return found
 
 
@@ -221,8 +219,15 @@ def main() -> None:
     print(f"\n{held} of {len(rows)} intervals hold the truth\n")
     print(
         table_text(
-            ["methods", "from the", "critical size, as printed", "90% range by rounding", "draws that cross"],
-            critical_sizes(),
+            [
+                "methods",
+                "from the",
+                "critical size, as printed",
+                "90% range by rounding alone",
+                "draws that cross",
+                "equal reducible loss (Eq. 3)",
+            ],
+            critical_rows(),
         )
     )
 

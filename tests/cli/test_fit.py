@@ -93,6 +93,93 @@ def test_compare(fits, capsys):
     assert entry["difference"]["value"] < 0
 
 
+def columns_of(results, *more):
+    return [
+        "fit",
+        str(results),
+        "--x",
+        "model_params",
+        "--d",
+        "finetune_examples",
+        "--bootstrap",
+        "64",
+        *more,
+    ]
+
+
+def test_several_laws_are_compared(results, tmp_path, capsys):
+    where = ["--where", "pretrain_tokens == 1e6 and finetune_examples > 0", "--by", "method"]
+    laws = ["--law", "multiplicative,additive", "--hold_out_largest", "d"]
+    assert main(columns_of(results, *where, *laws, "--out", str(tmp_path))) == 0
+    text = capsys.readouterr().out
+    assert text.count("Which law?") == 2
+    assert "held out: finetune_examples >= 100000.0" in text
+    choices = json.loads((tmp_path / "choice.json").read_text())
+    assert {score["law"] for score in choices[0]["scores"]} == {"multiplicative", "additive"}
+    assert len(json.loads((tmp_path / "fits.json").read_text())) == 4
+    assert len(list(tmp_path.glob("*.png"))) == 4
+    assert main(columns_of(results, *where, "--law", "multiplicative", "--rolling", "d", "--json")) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert list(content["choices"][0]["scores"][0]["by_size"]) == ["100000.0"]
+
+
+def test_parameters_are_shared_by_groups(results, capsys):
+    where = ["--where", "finetune_examples > 0 and method == 'full'", "--by", "pretrain_tokens"]
+    assert main(columns_of(results, *where, "--law", "multiplicative", "--share", "beta,E", "--json")) == 0
+    one, two = json.loads(capsys.readouterr().out)
+    assert one["parameters"]["beta"] == two["parameters"]["beta"]
+    assert one["parameters"]["A"] != two["parameters"]["A"]
+    assert one["shared"] == ["beta", "E"]
+
+
+def test_the_joint_recipe_prints_table_4(results, tmp_path, capsys):
+    arguments = ["fit", str(results), "--recipe", "joint", "--residual", "linear", "--bootstrap", "64"]
+    assert main([*arguments, "--out", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    rows = [line.split()[0] for line in text.splitlines() if line.strip()]
+    assert rows[:8] == ["full", "A_m", "alpha_m", "A_p", "alpha_p", "beta", "E", "m"]
+    fits = json.loads((tmp_path / "fits.json").read_text())
+    assert [fit["group"]["factor"] for fit in fits] == ["model_size", "pretraining"] * 2
+    at = "model_params=4e6,finetune_examples=1e4,factor=model_size"
+    assert main(["predict", str(tmp_path), "--at", at]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_losses_residuals_and_intervals(results, capsys):
+    where = ["--where", "pretrain_tokens == 1e6 and finetune_examples > 0", "--by", "method"]
+    how = ["--loss", "squared", "--residual", "linear", "--intervals", "rows", "--level", "0.95"]
+    assert main(columns_of(results, *where, *how, "--law", "multiplicative")) == 0
+    text = capsys.readouterr().out
+    assert "95% interval" in text and "sum of squares" in text and "intervals: rows, 64 draws" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give --law, or --recipe joint"),
+        (["--law", "power", "--recipe", "joint"], "give --law, or --recipe joint"),
+        (["--recipe", "joint"], "leave out --x"),
+        (
+            ["--law", "multiplicative", "--rolling", "z"],
+            "'z' is no role of the fit; there are x (model_params)",
+        ),
+        (["--law", "multiplicative", "--hold_out_largest", "d=x"], "is not ROLE or ROLE=N"),
+        (["--law", "multiplicative,additive"], "add --hold_out"),
+        (["--law", "multiplicative,additive", "--share", "E"], "several laws are compared without it"),
+        (["--law", "multiplicative", "--rolling", "d", "--hold_out", "d > 1"], "--rolling chooses"),
+        (["--law", "multiplicative", "--share", "E"], "--share needs --by"),
+        (["--law", "multiplicative", "--level", "1"], "the level between 0 and 1"),
+        (["--law", "multiplicative", "--weights", "los"], "did you mean 'loss'"),
+    ],
+)
+def test_flags_that_make_no_sense(results, capsys, arguments, message):
+    where = ["--where", "pretrain_tokens == 1e6 and finetune_examples > 0 and method == 'full'"]
+    assert main(columns_of(results, *where, *arguments)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("verb", "message"),
     [

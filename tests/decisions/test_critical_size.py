@@ -105,3 +105,36 @@ def test_refusals(full):
         critical_sizes(full, joint, {})
     with pytest.raises(InputError, match="0 < low < high"):
         critical_sizes(full, full, {}, (10.0, 1.0))
+
+
+PRINTED = {
+    ("de", "full"): ((1.2e5, 0.52), (6.3e2, 0.21), 0.75, 0.15),
+    ("de", "prompt"): ((3.9e3, 0.40), (2.7e2, 0.21), 0.62, 0.051),
+    ("de", "lora"): ((2.1e3, 0.36), (1.4e2, 0.18), 0.62, 0.081),
+    ("zh", "full"): ((3.3e3, 0.34), (2.4e2, 0.17), 1.0, 0.14),
+    ("zh", "prompt"): ((8.5e2, 0.33), (2e2, 0.20), 0.77, 0.015),
+    ("zh", "lora"): ((6.6e2, 0.31), (1.3e2, 0.18), 0.73, 0.025),
+}
+
+
+@pytest.mark.parametrize(
+    ("task", "first", "second", "by_size", "by_pretraining"),
+    [
+        ("de", "full", "prompt", 2.4e5, 6.0e4),
+        ("de", "prompt", "lora", 1.1e3, 88),
+        ("zh", "full", "prompt", 1.8e5, 2.1e4),
+        ("zh", "full", "lora", 2.1e5, 4.1e4),
+    ],
+)
+def test_critical_sizes_from_the_printed_coefficients(task, first, second, by_size, by_pretraining):
+    """Zhang et al. (2024), Table 4, at 1B: En-De has 283B pretraining tokens, En-Zh 206B."""
+    tokens = {"de": 283e9, "zh": 206e9}[task]
+    for factor, x, expected in ((0, 1e9, by_size), (1, tokens, by_pretraining)):
+        pair = []
+        for method in (first, second):
+            *factors, floor, beta = PRINTED[task, method]
+            scale, alpha = factors[factor]
+            values = {"A": scale, "alpha": alpha, "beta": beta, "E": floor}
+            pair.append(made(method, values, "multiplicative"))
+        crossing = critical_sizes(*pair, {"x": x}, (1.0, 1e12)).crossings[0]
+        assert float(f"{crossing.size:.2g}") == expected
