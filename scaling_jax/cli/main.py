@@ -16,7 +16,10 @@ import scaling_jax
 from scaling_jax import cli
 from scaling_jax.errors import InputError
 
-_ORDER = ("prepare", "pretrain", "finetune", "evaluate", "study", "fit", "predict", "compare", "report")
+_ORDER = (
+    *("prepare", "pretrain", "convert", "finetune", "evaluate", "study"),
+    *("fit", "predict", "compare", "report"),
+)
 _EPILOG = """The way through:
   scaling-jax study --gin_file gin_configs/studies/quickstart.gin --out runs/quickstart
   scaling-jax report runs/quickstart

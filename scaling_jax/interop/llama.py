@@ -133,4 +133,9 @@ def duplicates(config: ModelConfig) -> dict[str, str]:
     return {"lm_head.weight": "model.embed_tokens.weight"} if config.output == "tied" else {}
 
 
-FAMILY = Family("llama", read_config, write_config, entries, duplicates, (".rotary_emb.inv_freq",))
+def start_id(theirs: Mapping[str, Any]) -> int | None:
+    """The token that every text begins with."""
+    return theirs.get("bos_token_id", 1)
+
+
+FAMILY = Family("llama", read_config, write_config, entries, start_id, duplicates, (".rotary_emb.inv_freq",))

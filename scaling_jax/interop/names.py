@@ -40,6 +40,7 @@ class Family:
         read_config: (its config.json, its tensors, our name for the model) to our config.
         write_config: our config to its config.json.
         entries: our config to the names of all parameters.
+        start_id: its config.json to the id that begins what a decoder reads; None is the pad.
         duplicates: our config to names that may be there too, and the name whose values they repeat.
         ignored: endings of names that hold no parameters.
     """
@@ -48,6 +49,7 @@ class Family:
     read_config: Callable[[Mapping[str, Any], Mapping[str, StoredTensor], str], ModelConfig]
     write_config: Callable[[ModelConfig], dict[str, Any]]
     entries: Callable[[ModelConfig], list[Entry]]
+    start_id: Callable[[Mapping[str, Any]], int | None]
     duplicates: Callable[[ModelConfig], dict[str, str]]
     ignored: tuple[str, ...] = ()
 

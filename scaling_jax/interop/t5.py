@@ -137,7 +137,18 @@ def duplicates(config: ModelConfig) -> dict[str, str]:
     return tied | {f"{stack}.embed_tokens.weight": "shared.weight" for stack in ("encoder", "decoder")}
 
 
+def start_id(theirs: Mapping[str, Any]) -> int | None:
+    """The token that the decoder begins with: the pad."""
+    return theirs.get("decoder_start_token_id", theirs.get("pad_token_id", 0))
+
+
 # Some old files hold a bias of the decoder's attention to the encoder, which nothing reads.
 FAMILY = Family(
-    "t5", read_config, write_config, entries, duplicates, (".EncDecAttention.relative_attention_bias.weight",)
+    "t5",
+    read_config,
+    write_config,
+    entries,
+    start_id,
+    duplicates,
+    (".EncDecAttention.relative_attention_bias.weight",),
 )

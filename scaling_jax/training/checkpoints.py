@@ -3,11 +3,13 @@
 FOLDER/arrays/      Orbax
 FOLDER/about.json   model, method, vocabulary, base, step; written last, so that a folder
                     without it is no checkpoint
+FOLDER/tokenizer/   the files of the tokenizer that came with a converted model, if any
 """
 
 import hashlib
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,12 @@ from scaling_jax import files
 from scaling_jax.errors import InputError
 
 
-def save(folder: str | os.PathLike, tree: Any, about: dict[str, Any]) -> int:
+def save(
+    folder: str | os.PathLike, tree: Any, about: dict[str, Any], tokenizer: Sequence[Path] = ()
+) -> int:
     """Writes a checkpoint, replacing an unfinished or older one; returns the bytes on disk.
+
+    `tokenizer` are files to keep beside it.
 
     Raises:
         InputError: the folder cannot be written.
@@ -32,6 +38,8 @@ def save(folder: str | os.PathLike, tree: Any, about: dict[str, Any]) -> int:
         temporary.mkdir(parents=True)
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=True)) as checkpointer:
             checkpointer.save(temporary / "arrays", tree)
+        for file in tokenizer:
+            files.write_bytes(temporary / "tokenizer" / file.name, file.read_bytes())
         files.write_json(temporary / "about.json", about)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
@@ -86,7 +94,7 @@ def tree_hash(tree: Any) -> str:
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         array = np.asarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)}{array.dtype}{array.shape}".encode())
-        digest.update(array.tobytes())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # no copy
     return digest.hexdigest()
 
 

@@ -1,0 +1,70 @@
+"""Makes one of our checkpoints from a Hugging Face folder (LLaMA, T5), or the reverse.
+
+A tuned checkpoint is merged into its base first.
+"""
+
+import time
+from pathlib import Path
+
+SUMMARY = "checkpoints from and to Hugging Face folders"
+EXAMPLE = (
+    "  scaling-jax convert downloads/flan-t5-xl runs/flan-t5-xl --activations bfloat16 --remat full\n"
+    "  scaling-jax convert runs/lora-1000/checkpoint exports/lora-1000 --to hugging_face"
+)
+
+
+def add_arguments(parser) -> None:
+    """Declares the verb's flags."""
+    parser.add_argument("folder", metavar="FOLDER", help="Hugging Face folder, or checkpoint")
+    parser.add_argument("out", metavar="OUT", help="folder to write, whole or not at all")
+    parser.add_argument("--to", choices=("checkpoint", "hugging_face"), default="checkpoint")
+    parser.add_argument("--name", help="of the model in records; the folder's by default")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the arrays that are written"
+    )
+    parser.add_argument(
+        "--activations",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="dtype that the checkpoint's model computes in",
+    )
+    parser.add_argument(
+        "--remat",
+        choices=("none", "dots", "full"),
+        default="none",
+        help="what the model's backward pass recomputes",
+    )
+    parser.add_argument(
+        "--vocabulary",
+        metavar="PATH",
+        help="token store or SentencePiece file that the tokens belong to, where FOLDER has no such file",
+    )
+    parser.add_argument("--fsdp", type=int, default=1, help="devices along each parameter's width")
+    parser.add_argument("--tensor", type=int, default=1, help="devices along heads and feed-forward")
+
+
+def run(arguments) -> int:
+    """Converts and says what was written."""
+    from scaling_jax.training import platform
+
+    platform.prepare_process()
+    from scaling_jax import configuration
+    from scaling_jax.interop import conversion
+    from scaling_jax.training.mesh import Layout
+
+    configuration.import_module("scaling_jax.studies.configurables")
+    source, out = Path(arguments.folder), Path(arguments.out)
+    layout = Layout(fsdp=arguments.fsdp, tensor=arguments.tensor)
+    began = time.perf_counter()
+    if arguments.to == "hugging_face":
+        made = conversion.to_hugging_face(source, out, layout, arguments.dtype)
+    else:
+        execution = {"dtype": arguments.activations, "remat": arguments.remat}
+        vocabulary = Path(arguments.vocabulary) if arguments.vocabulary else None
+        made = conversion.to_checkpoint(
+            source, out, arguments.name, layout, arguments.dtype, execution, vocabulary
+        )
+    print(f"{out}: {made.model}, {made.parameters:,} parameters, {time.perf_counter() - began:.1f} s")
+    if made.vocabulary is None and arguments.to == "checkpoint":
+        print("no SentencePiece file beside it: to tune it, convert again with --vocabulary STORE")
+    return 0

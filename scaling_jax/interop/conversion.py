@@ -1,0 +1,133 @@
+"""Hugging Face folders to our checkpoints; our checkpoints, tuned ones merged, to Hugging Face folders."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scaling_jax import files
+from scaling_jax.data.store import open_store
+from scaling_jax.errors import InputError
+from scaling_jax.interop import hugging_face
+from scaling_jax.models import counts
+from scaling_jax.training import bases, checkpoints
+from scaling_jax.training.mesh import Layout
+
+ONE_AXIS = Layout()
+# The first two are SentencePiece models: a store prepared with one has its hash.
+SENTENCEPIECE = ("tokenizer.model", "spiece.model")
+TOKENIZER = (
+    *SENTENCEPIECE,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """What a conversion wrote. `vocabulary` is the hash that a store must have; None where none is known."""
+
+    folder: Path
+    model: str
+    parameters: int
+    vocabulary: str | None
+
+
+def to_checkpoint(
+    source: Path,
+    out: Path,
+    name: str | None = None,
+    layout: Layout = ONE_AXIS,
+    dtype: str = "float32",
+    execution: Mapping[str, Any] | None = None,
+    vocabulary: Path | None = None,
+) -> Converted:
+    """Makes a pretrained checkpoint, as `finetune` starts from, of a Hugging Face folder.
+
+    Its tokenizer files and config.json are kept, for the way back.
+
+    Args:
+        source: folder with config.json and safetensors files.
+        out: folder that does not exist yet, or is empty.
+        name: of the model in records; None is the source's.
+        layout: where the arrays go while they are read.
+        dtype: of the arrays, "float32" or "bfloat16".
+        execution: fields of the model's config that say how it runs: dtype, remat, unroll.
+        vocabulary: a token store or a SentencePiece file whose tokens the model reads, where the source
+            has no SentencePiece file.
+
+    Raises:
+        InputError: see `hugging_face.open_model`; or `out` is there, or the vocabulary is too large.
+    """
+    _check_free(out)
+    folder = hugging_face.open_model(source, name)
+    model = dataclasses.replace(folder.model, **(execution or {}))
+    recorded = _vocabulary(source, vocabulary, model.vocabulary_size)
+    mesh = layout.mesh()
+    shardings = layout.parameter_shardings(counts.abstract_variables(model)["params"], mesh)
+    parameters = hugging_face.read_parameters(folder, shardings, dtype)
+    about = {
+        "kind": "pretrained",
+        "model": dataclasses.asdict(model),
+        "vocabulary_sha256": recorded,
+        "store": None,
+        "seed": None,
+        "step": 0,
+        "pretrain_tokens": None,
+        "start_id": folder.family.start_id(folder.settings),
+        "hash": checkpoints.tree_hash(parameters),
+        "hugging_face": dict(folder.settings),
+    }
+    tokenizer = [source / file for file in TOKENIZER if (source / file).is_file()]
+    checkpoints.save(out, parameters, about, tokenizer)
+    return Converted(out, model.name, counts.model_parameters(model), recorded)
+
+
+def to_hugging_face(
+    checkpoint: Path, out: Path, layout: Layout = ONE_AXIS, dtype: str = "float32"
+) -> Converted:
+    """Writes a pretrained checkpoint, or a tuned one merged into its base, as a Hugging Face folder.
+
+    Raises:
+        InputError: no checkpoint, a base that is not where it was, a method that cannot be merged, or a
+            model that no Hugging Face family can express.
+    """
+    model, parameters, about = bases.load_base(checkpoint, layout)
+    origin = _origin(checkpoint)
+    tokenizer = origin / "tokenizer" if (origin / "tokenizer").is_dir() else None
+    settings = checkpoints.about(origin).get("hugging_face")
+    hugging_face.write_model(out, model, parameters, dtype, settings, tokenizer)
+    return Converted(out, model.name, counts.model_parameters(model), about["vocabulary_sha256"])
+
+
+def _origin(checkpoint: Path) -> Path:
+    """The pretrained checkpoint at the bottom of a chain of tuned ones."""
+    about = checkpoints.about(checkpoint)
+    while about["kind"] == "tuned" and checkpoints.exists(about["base"]["path"]):
+        checkpoint = Path(about["base"]["path"])
+        about = checkpoints.about(checkpoint)
+    return checkpoint
+
+
+def _vocabulary(source: Path, given: Path | None, model_size: int) -> str | None:
+    if given is None:
+        found = [source / file for file in SENTENCEPIECE if (source / file).is_file()]
+        return files.sha256(found[0]) if found else None
+    if given.is_dir():
+        vocabulary = open_store(given).vocabulary
+        if vocabulary.size > model_size:
+            raise InputError(f"{given} has {vocabulary.size} tokens, {source} reads {model_size}")
+        return vocabulary.sha256()
+    try:
+        return files.sha256(given)
+    except OSError as error:
+        raise InputError(f"cannot read the vocabulary {given}: {error.strerror}") from error
+
+
+def _check_free(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} already exists and is not an empty folder")

@@ -1,0 +1,156 @@
+"""From a Hugging Face folder to a tuned model and back, through the command line."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from scaling_jax import files
+from scaling_jax.cli.main import main
+from scaling_jax.errors import InputError
+from scaling_jax.interop import conversion, hugging_face
+from scaling_jax.training import checkpoints
+from scaling_jax.training.bases import load_base
+from scaling_jax.training.finetune import FinetuneRun, evaluate_checkpoint, finetune
+from scaling_jax.training.mesh import Layout
+from tests.interop import cases
+from tests.training import tiny
+
+NAMES = ("t5_gated", "llama_grouped_query")
+
+
+@pytest.fixture(autouse=True)
+def configured():
+    tiny.configure()
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    """A finetuning store, and per family a folder as one downloads it and the checkpoint made of it."""
+    room = tmp_path_factory.mktemp("room")
+    tiny.write_stores(room)
+    for name in NAMES:
+        hugging_face.write_model(room / name, cases.CASES[name], cases.parameters(name))
+        (room / name / "tokenizer_config.json").write_text('{"a": 1}')
+        settings = files.read_json(room / name / "config.json") | {"bos_token_id": 5, "max_length": 77}
+        (room / name / "config.json").write_text(json.dumps(settings))
+        asked = ["convert", str(room / name), str(room / f"{name}-made")]
+        assert main([*asked, "--vocabulary", str(room / "finetune")]) == 0
+    return room
+
+
+def logits(config, params):
+    return cases.logits(config, params, cases.batch(config))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_converted_checkpoint_is_the_model(room, name):
+    made = room / f"{name}-made"
+    config, params, about = load_base(made, Layout())
+    np.testing.assert_allclose(cases.seen(logits(config, params)), cases.golden()[name], atol=1e-4)
+    assert about["hash"] == checkpoints.tree_hash(cases.parameters(name))
+    assert about["start_id"] == {"t5_gated": 0, "llama_grouped_query": 5}[name]
+    assert (made / "tokenizer" / "tokenizer_config.json").read_text() == '{"a": 1}'
+    assert not list(room.glob(".*"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tuned_and_brought_back(room, name, tmp_path):
+    base = room / f"{name}-made"
+    tiny.configure("FinetuneSettings.optimizer=@Optimizer()", "Optimizer.name='adamw'")
+    run = FinetuneRun(str(base), str(room / "finetune"), "lora", learning_rate=0.02)
+    record = finetune(run, tmp_path / "run")
+    assert record["status"] == "done"
+    assert record["results"]["dev_loss"] < 0.9 * record["results"]["start_dev_loss"]
+    assert evaluate_checkpoint(tmp_path / "run/checkpoint", run.store, "test", None, 4)[0] == pytest.approx(
+        record["results"]["loss"], rel=1e-6
+    )
+    assert (
+        main(["convert", str(tmp_path / "run/checkpoint"), str(tmp_path / "out"), "--to", "hugging_face"])
+        == 0
+    )
+    merged, params, _ = load_base(tmp_path / "run/checkpoint", Layout())
+    folder = hugging_face.open_model(tmp_path / "out")
+    found = logits(folder.model, hugging_face.read_parameters(folder))
+    np.testing.assert_allclose(found, logits(merged, params), atol=1e-5)
+    assert np.abs(found - logits(*load_base(base, Layout())[:2])).max() > 0.1, "what was tuned is in it"
+    settings = files.read_json(tmp_path / "out/config.json")
+    assert (settings["bos_token_id"], settings["max_length"]) == (5, 77), "kept from where it came"
+    assert (tmp_path / "out/tokenizer_config.json").read_text() == '{"a": 1}'
+
+
+def test_full_tuning_of_an_encoder_decoder_by_parts(room, tmp_path):
+    tiny.configure("FinetuneSettings.microbatches=2")
+    run = FinetuneRun(str(room / "t5_gated-made"), str(room / "finetune"), "full", learning_rate=0.05)
+    record = finetune(run, tmp_path / "run")
+    assert record["results"]["dev_loss"] < 0.9 * record["results"]["start_dev_loss"]
+    assert record["parameters"]["trained"] == record["parameters"]["total"]
+    config, params, _ = load_base(tmp_path / "run/checkpoint", Layout())
+    assert config.encoder_layers == 3 and "cross_attention" in params["decoder"]["layers"]["layer"]
+
+
+def test_a_model_that_computes_in_bfloat16(room, tmp_path):
+    flags = ["--dtype", "bfloat16", "--activations", "bfloat16", "--remat", "full", "--name", "mine"]
+    made = ["convert", str(room / "t5_gated"), str(tmp_path / "made"), *flags]
+    assert main([*made, "--vocabulary", str(room / "finetune")]) == 0
+    config, params, _ = load_base(tmp_path / "made", Layout())
+    assert (config.name, config.dtype, config.remat) == ("mine", "bfloat16", "full")
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {"float32"}
+    for found, wanted in zip(
+        jax.tree.leaves(params), jax.tree.leaves(cases.parameters("t5_gated")), strict=True
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=2**-8)
+
+
+def test_which_vocabulary_a_model_reads(room, tmp_path):
+    name = "llama_grouped_query"
+    none = conversion.to_checkpoint(room / name, tmp_path / "none")
+    assert none.vocabulary is None
+    run = FinetuneRun(str(tmp_path / "none"), str(room / "finetune"), "lora")
+    with pytest.raises(
+        InputError, match="does not say which vocabulary .* convert it again with --vocabulary"
+    ):
+        finetune(run, tmp_path / "run")
+    hugging_face.write_model(tmp_path / "with", cases.CASES[name], cases.parameters(name))
+    (tmp_path / "with/tokenizer.model").write_bytes(b"pieces")
+    found = conversion.to_checkpoint(tmp_path / "with", tmp_path / "made")
+    assert found.vocabulary == files.sha256(tmp_path / "with/tokenizer.model")
+    assert (tmp_path / "made/tokenizer/tokenizer.model").read_bytes() == b"pieces"
+    run = FinetuneRun(str(tmp_path / "made"), str(room / "finetune"), "lora")
+    with pytest.raises(InputError, match="was made with another vocabulary"):
+        finetune(run, tmp_path / "run")
+    hugging_face.write_model(tmp_path / "small", *smaller(name))
+    with pytest.raises(InputError, match="finetune has 48 tokens, .*small reads 40"):
+        conversion.to_checkpoint(tmp_path / "small", tmp_path / "x", vocabulary=room / "finetune")
+
+
+def smaller(name):
+    """The case with a vocabulary of 40."""
+    import dataclasses
+
+    params = cases.parameters(name)
+    cut = {part: {"table": params[part]["table"][:40]} for part in ("embedding", "output")}
+    return dataclasses.replace(cases.CASES[name], vocabulary_size=40), params | cut
+
+
+def test_bad_input_writes_nothing(room, tmp_path, capsys):
+    def refused(says, *arguments):
+        assert main(["convert", *map(str, arguments)]) == 2
+        error = capsys.readouterr().err
+        assert says in error and error.count("\n") == 1
+        assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
+
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in (room / "t5_gated").iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    content = (broken / "model.safetensors").read_bytes()
+    (broken / "model.safetensors").write_bytes(content[:-10])
+    refused("is truncated", broken, tmp_path / "out")
+    refused("is no Hugging Face model", room / "t5_gated-made", tmp_path / "out")
+    refused("holds no checkpoint", room / "t5_gated", tmp_path / "out", "--to", "hugging_face")
+    refused("already exists and is not an empty folder", room / "t5_gated", room / "t5_gated")
+    refused(
+        "cannot read the vocabulary", room / "t5_gated", tmp_path / "out", "--vocabulary", tmp_path / "no"
+    )
