@@ -78,7 +78,7 @@ def consistent(task: str, method: str) -> dict[str, float]:
 
 
 def simulated_table(seed: int = 0, noise: float = NOISE):
-    """The paper's grid with losses from Table 4 and noise, as a results table; `bold` is what it holds out."""
+    """The paper's grid with losses from Table 4 and noise; the column `bold` marks what it holds out."""
     from scaling_jax.laws.table import table_of
 
     random = np.random.default_rng(seed)

@@ -114,11 +114,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run_one(arguments, table, law: str, out: Path | None) -> int:
     from scaling_jax.cli.fit_text import fit_text
+    from scaling_jax.cli.progress import watched
     from scaling_jax.laws.fit import fit_table
 
     given = _given(arguments)
     share = _names(arguments.share)
-    fits = fit_table(table, law, _columns(arguments), share=share, **given)
+    fits = fit_table(table, law, _columns(arguments), share=share, watch=watched("fits"), **given)
     groups = table.where(arguments.where).groups(given["by"])
     written = _write(out, fits, [rows for _, rows in groups])
     _print(arguments, [fit.to_json() for fit in fits], "\n\n".join(map(fit_text, fits)), written)
@@ -127,6 +128,7 @@ def _run_one(arguments, table, law: str, out: Path | None) -> int:
 
 def _run_choice(arguments, table, laws: list[str], out: Path | None) -> int:
     from scaling_jax.cli.fit_text import choice_text, fit_text
+    from scaling_jax.cli.progress import watched
     from scaling_jax.files import write_json
     from scaling_jax.laws.choose import choose_held_out, choose_rolling
     from scaling_jax.laws.fit import fit_table, samples_of
@@ -142,14 +144,14 @@ def _run_choice(arguments, table, laws: list[str], out: Path | None) -> int:
         for name, form in forms.items()
     }
     samples = {name: samples_of(table, forms[name], own[name], **given) for name in laws}
-    fits = {name: fit_table(table, name, own[name], **given) for name in laws}
+    fits = {name: fit_table(table, name, own[name], watch=watched(name), **given) for name in laws}
     choices = []
-    for position, first in enumerate(samples[laws[0]]):
+    for position in range(len(samples[laws[0]])):
         here = {name: samples[name][position] for name in laws}
         if arguments.rolling:
             role = _role(arguments.rolling, columns)
             widest = max(here.values(), key=lambda sample: len(sample.sizes))
-            choices.append(choose_rolling(widest, forms, role, given["settings"], first.group))
+            choices.append(choose_rolling(widest, forms, role, given["settings"], watched("rolling")))
         else:
             fitted = {name: fits[name][position] for name in laws}
             choices.append(choose_held_out(here, fitted, given["settings"]))
@@ -166,6 +168,7 @@ def _run_choice(arguments, table, laws: list[str], out: Path | None) -> int:
 
 def _run_joint(arguments, table, out: Path | None) -> int:
     from scaling_jax.cli.fit_text import table4_text
+    from scaling_jax.cli.progress import watched
     from scaling_jax.laws.joint import SHARED, fit_joint
 
     for name in ("x", "d", "by", "weights", "cluster", "rolling", "hold_out_largest"):
@@ -185,6 +188,7 @@ def _run_joint(arguments, table, out: Path | None) -> int:
         given["hold_out"],
         given["settings"],
         _names(arguments.share) or SHARED,
+        watched("tasks and methods"),
     )
     written = _write(out, fits, None)
     _print(arguments, [fit.to_json() for fit in fits], table4_text(fits), written)

@@ -49,7 +49,8 @@ def _objective_line(fit) -> str:
         + f" of {residual} residuals"
         + (f", delta {delta:g}" if delta is not None else "")
         + f"; {fit.starts['agreeing']} of {fit.starts['total']} starts agree; "
-        f"condition number {fit.condition_number:.2g}; intervals: {fit.interval_method}, {fit.bootstrap} draws"
+        f"condition number {fit.condition_number:.2g}; "
+        f"intervals: {fit.interval_method}, {fit.bootstrap} draws"
     )
 
 

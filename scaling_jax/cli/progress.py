@@ -1,7 +1,8 @@
-"""What the single-run verbs share: a run folder of one's own, and a line per evaluation."""
+"""What verbs share to show progress: a run folder of one's own, a line per evaluation, a bar over jobs."""
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,20 @@ def run_once(arguments, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any
         print(f"{folder}: finished before, nothing redone")
         return None
     return make(folder)
+
+
+def watched(label: str) -> Callable[[Sequence], Iterable]:
+    """Wraps a list of jobs in a bar with the time left, on a terminal and for more than one job."""
+
+    def watch(jobs: Sequence) -> Iterable:
+        if len(jobs) < 2 or not sys.stderr.isatty():
+            return jobs
+        from rich.console import Console
+        from rich.progress import track
+
+        return track(jobs, label, console=Console(stderr=True), transient=True)
+
+    return watch
 
 
 def evaluation_printer() -> Callable:

@@ -8,7 +8,7 @@ a difference holds zero the data cannot tell the two laws apart, and that is sai
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -116,11 +116,16 @@ def choose_held_out(samples: Mapping[str, Sample], fits: Mapping[str, Fit], sett
 
 
 def choose_rolling(
-    sample: Sample, laws: Mapping[str, Law], role: str, settings: Settings, group: Mapping | None = None
+    sample: Sample,
+    laws: Mapping[str, Law],
+    role: str,
+    settings: Settings,
+    watch: Callable[[Sequence], Iterable] = iter,
 ) -> Choice:
     """Fits each law to the k smallest sizes along a role and judges it on the next, for every k.
 
-    The smallest k is the one at which every law has more rows than parameters and three sizes.
+    The smallest k is the one at which every law has more rows than parameters and three sizes. `watch` wraps
+    the list of k as it is worked through, to show progress.
 
     Raises:
         InputError: there are too few sizes.
@@ -133,11 +138,11 @@ def choose_rolling(
     steps = [k for k in range(3, len(sizes)) if np.sum(sample.sizes[role] < sizes[k]) > most]
     if not steps:
         raise InputError(
-            f"--rolling: {sample.columns[role]!r} has {len(sizes)} sizes; the laws need three of them and more "
-            f"than {most} rows before the size that is predicted"
+            f"--rolling: {sample.columns[role]!r} has {len(sizes)} sizes; the laws need three of them and "
+            f"more than {most} rows before the size that is predicted"
         )
     gaps, logs, places = {name: [] for name in laws}, {name: [] for name in laws}, []
-    for k in steps:
+    for k in watch(steps):
         seen, next_rows = sample.sizes[role] < sizes[k], sample.sizes[role] == sizes[k]
         places += [sizes[k]] * int(next_rows.sum())
         for name, law in laws.items():
@@ -178,7 +183,7 @@ def choose_rolling(
             )
         )
     rule = f"rolling: fitted to the smaller values of {sample.columns[role]}, judged on the next"
-    return _choice(group or sample.group, rule, len(places), scores, means, settings.level)
+    return _choice(sample.group, rule, len(places), scores, means, settings.level)
 
 
 def _resampled(rows: int, draws: int, seed: int) -> np.ndarray:

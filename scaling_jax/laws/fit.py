@@ -1,6 +1,6 @@
 """Fitting a law to a table: from rows to parameters, intervals, errors and what is not identified."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +60,7 @@ def fit_table(
     weights: str | None = None,
     cluster: str | None = None,
     largest: tuple[str, int] | None = None,
+    watch: Callable[[Sequence], Iterable] = iter,
 ) -> list[Fit]:
     """Fits a law to each group of rows.
 
@@ -76,6 +77,7 @@ def fit_table(
         weights: column of the rows' weights.
         cluster: column whose equal values are resampled together.
         largest: (column, n): the rows with the n largest values in their group are held out.
+        watch: wraps the list of groups as it is worked through, to show progress.
 
     Returns:
         One `Fit` per group, in order of first appearance.
@@ -95,7 +97,9 @@ def fit_table(
     check_shared(law, share, by)
     jobs = [samples] if share else [[sample] for sample in samples]
     return [
-        fit for job in jobs for fit in fit_samples(job, law, settings, tuple(share), reference, where=where)
+        fit
+        for job in watch(jobs)
+        for fit in fit_samples(job, law, settings, tuple(share), reference, where=where)
     ]
 
 

@@ -7,7 +7,7 @@ tuning-size rows out of stage 1: their scaling is too weak to say anything of be
 uncertain of beta and E stays uncertain in stage 2: each draw of it takes one draw of stage 1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +43,7 @@ def fit_joint(
     hold_out: str | None = None,
     settings: Settings | None = None,
     share: Sequence[str] = SHARED,
+    watch: Callable[[Sequence], Iterable] = iter,
 ) -> list[Fit]:
     """Fits all factors of every task and method by the two-stage recipe.
 
@@ -56,6 +57,7 @@ def fit_joint(
         hold_out: rows where this expression is true are predicted, not fitted.
         settings: how.
         share: what stage 1 shares and stage 2 freezes.
+        watch: wraps the list of groups as it is worked through, to show progress.
 
     Returns:
         One fit per task, method and factor; `group["factor"]` is model_size, pretraining or tuning_size.
@@ -81,7 +83,7 @@ def fit_joint(
     recipe = _Recipe(
         law, reference, loss_column, size_column, where, hold_out, settings or Settings(), tuple(share)
     )
-    return [fit for group, members in rows.groups(by) for fit in _fit_group(group, members, recipe)]
+    return [fit for group, members in watch(rows.groups(by)) for fit in _fit_group(group, members, recipe)]
 
 
 @dataclass(frozen=True)
