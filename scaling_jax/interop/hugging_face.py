@@ -148,25 +148,28 @@ def _read_entry(
     folder: Folder, entry: Entry, shape: tuple[int, ...], sharding: Sharding, dtype: np.dtype
 ) -> jax.Array:
     if not entry.stacked:
-        return _place(folder.tensors[entry.theirs], entry, shape, sharding, dtype)
-    own = _sharding_of_a_layer(sharding)
+        stored = _place(folder.tensors[entry.theirs], _stored_sharding(entry, sharding))
+        return _turned(entry.axes, dtype, sharding)(stored)
+    own = _stored_sharding(entry, _sharding_of_a_layer(sharding))
     whole = _empty(shape, dtype, sharding)()
     for layer in range(shape[0]):
-        tensor = folder.tensors[entry.theirs.format(layer=layer)]
-        whole = _set_layer(sharding)(whole, _place(tensor, entry, shape[1:], own, dtype), layer)
+        stored = _place(folder.tensors[entry.theirs.format(layer=layer)], own)
+        whole = _set_layer(entry.axes, sharding)(whole, stored, layer)
         whole.block_until_ready()  # else all layers would wait on the host
     return whole
 
 
-def _place(
-    tensor: StoredTensor, entry: Entry, shape: tuple[int, ...], sharding: Sharding, dtype: np.dtype
-) -> jax.Array:
-    values = tensor.read().transpose(entry.axes)
+def _place(tensor: StoredTensor, sharding: Sharding) -> jax.Array:
+    """The tensor as it is stored: turning and casting it is the devices' work, who are faster at it."""
+    values = tensor.read()
+    if values.dtype == np.float64:
+        values = values.astype(np.float32)
+    return jax.make_array_from_callback(tensor.shape, sharding, lambda index: values[index])
 
-    def part(index: tuple[slice, ...]) -> np.ndarray:
-        return np.ascontiguousarray(values[index], dtype=dtype)
 
-    return jax.make_array_from_callback(shape, sharding, part)
+@functools.cache
+def _turned(axes: tuple[int, ...], dtype: np.dtype, sharding: Sharding) -> Any:
+    return jax.jit(lambda stored: stored.transpose(axes).astype(dtype), out_shardings=sharding)
 
 
 @functools.cache
@@ -175,8 +178,9 @@ def _empty(shape: tuple[int, ...], dtype: np.dtype, sharding: Sharding) -> Any:
 
 
 @functools.cache
-def _set_layer(sharding: Sharding) -> Any:
-    def put(whole: jax.Array, layer: jax.Array, index: int) -> jax.Array:
+def _set_layer(axes: tuple[int, ...], sharding: Sharding) -> Any:
+    def put(whole: jax.Array, stored: jax.Array, index: int) -> jax.Array:
+        layer = stored.transpose(axes).astype(whole.dtype)
         return jax.lax.dynamic_update_index_in_dim(whole, layer, index, 0)
 
     return jax.jit(put, donate_argnums=0, out_shardings=sharding)
@@ -186,6 +190,14 @@ def _sharding_of_a_layer(sharding: Sharding) -> Sharding:
     if not isinstance(sharding, NamedSharding):
         return sharding
     return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+
+
+def _stored_sharding(entry: Entry, sharding: Sharding) -> Sharding:
+    """Of an array with the axes in their order."""
+    if not isinstance(sharding, NamedSharding):
+        return sharding
+    spec = (*sharding.spec, *[None] * (len(entry.axes) - len(sharding.spec)))
+    return NamedSharding(sharding.mesh, PartitionSpec(*(spec[axis] for axis in np.argsort(entry.axes))))
 
 
 def _check(path: Path, family: Family, model: ModelConfig, tensors: Mapping[str, StoredTensor]) -> None:

@@ -1,0 +1,77 @@
+"""A folder read onto eight simulated devices, in a process of their own, is the model of one device."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from scaling_jax.interop import hugging_face
+from scaling_jax.training import checkpoints
+from scaling_jax.training.mesh import Layout
+from scaling_jax.training.optimizers import Optimizer
+from scaling_jax.training.program import Program
+from scaling_jax.tuning.full import Full
+from tests.interop import cases
+
+NAMES = ("t5_gated", "llama_grouped_query")
+
+
+def read_and_train(path, layout):
+    """(hash of the arrays as read, losses of two steps, shape of a shard) on this process's devices."""
+    folder = hugging_face.open_model(path)
+    program = Program(folder.model, Full(), Optimizer("adamw", epsilon=1e-3), layout)
+    params = hugging_face.read_parameters(folder, program.shardings["params"])
+    assert jax.tree.map(lambda leaf: leaf.sharding, params) == program.shardings["params"]
+    found = checkpoints.tree_hash(params)
+    shard = jax.tree.leaves(params)[-2].addressable_shards[0].data.shape
+    state, base = program.start(params, 0)
+    rows = {name: np.repeat(array, 2, 0) for name, array in cases.batch(folder.model).items()}
+    steps = {name: np.stack([array, array]) for name, array in rows.items()}
+    _, metrics = program.train(state, base, steps, np.full(2, 1e-3, np.float32))
+    return found, np.asarray(metrics["loss"]).tolist(), shard
+
+
+def on_eight_devices(room):
+    assert jax.device_count() == 8
+    return {name: read_and_train(Path(room) / name, Layout(2, 2, 2)) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    room = tmp_path_factory.mktemp("room")
+    for name in NAMES:
+        hugging_face.write_model(room / name, cases.CASES[name], cases.parameters(name))
+    return room
+
+
+@pytest.fixture(scope="module")
+def eight(room):
+    code = (
+        "import json, sys; from tests.interop import test_sharded; "
+        "print(json.dumps(test_sharded.on_eight_devices(sys.argv[1])))"
+    )
+    environment = os.environ | {
+        # Less optimised machine code: what is tested is how arrays are split.
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(room)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_eight_devices_hold_and_train_what_one_does(room, eight, name):
+    found, losses, shard = read_and_train(room / name, Layout())
+    assert eight[name][0] == found == checkpoints.tree_hash(cases.parameters(name))
+    np.testing.assert_allclose(eight[name][1], losses, rtol=1e-5)
+    assert losses[1] < losses[0]
+    assert np.prod(eight[name][2]) < np.prod(shard), "parameters are split"
