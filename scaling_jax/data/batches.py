@@ -63,13 +63,21 @@ class TrainingBatches:
             chosen[here] = self.indices[_epoch_order(self.seed, int(epoch), count)[places[here]]]
         return chosen
 
-    def stacked(self, first_step: int, steps: int) -> Batch:
-        """Batches `first_step` onwards as one of arrays [steps, rows of this process, length]."""
+    def shape(self, first_step: int, steps: int) -> tuple[int, ...]:
+        """The smallest shape, by the length buckets, that holds batches `first_step` onwards."""
+        chosen = [self.example_indices(step) for step in range(first_step, first_step + steps)]
+        # The length is that of the longest example of any process, so that all build the same shape.
+        return self.sequences.shape(self.split, np.concatenate(chosen))
+
+    def stacked(self, first_step: int, steps: int, shape: tuple[int, ...] | None = None) -> Batch:
+        """Batches `first_step` onwards as one of arrays [steps, rows of this process, length].
+
+        `shape` is one that holds them, None the smallest.
+        """
         index, count = self.process
         own = slice(index * self.rows // count, (index + 1) * self.rows // count)
-        # The length is that of the longest example of any process, so that all build the same shape.
+        shape = shape or self.shape(first_step, steps)
         chosen = [self.example_indices(step) for step in range(first_step, first_step + steps)]
-        shape = self.sequences.shape(self.split, np.concatenate(chosen))
         batches = [self.sequences.batch(self.split, indices[own], shape) for indices in chosen]
         return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
 

@@ -9,15 +9,13 @@ import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-
 from scaling_jax.errors import InputError
 from scaling_jax.models import counts
 from scaling_jax.models.config import ModelConfig, from_record
 from scaling_jax.training import checkpoints
 from scaling_jax.training.mesh import Layout
 from scaling_jax.training.optimizers import Optimizer
+from scaling_jax.training.precision import stored_as
 from scaling_jax.training.program import Program
 from scaling_jax.tuning.full import Full
 from scaling_jax.tuning.method import restored_method
@@ -110,23 +108,3 @@ def tuned_hash(tuned: Any, about: dict[str, Any]) -> str:
     settings = sorted((key, str(value)) for key, value in about["method"].items())
     whole = f"{about['base']['hash']} {settings} {checkpoints.tree_hash(tuned)}"
     return hashlib.sha256(whole.encode()).hexdigest()
-
-
-def stored_as(tree: Any, dtype: str) -> Any:
-    """The (abstract) parameters with their matrices in `dtype`; norm scales, biases and distance tables stay.
-
-    Raises:
-        InputError: a dtype that is neither float32 nor bfloat16.
-    """
-    if dtype not in ("float32", "bfloat16"):
-        raise InputError(f"base_dtype = {dtype!r}: 'float32' or 'bfloat16'")
-
-    def stored(path: Any, leaf: Any) -> Any:
-        names = [str(key.key) for key in path]
-        if names[-1] != "kernel" and names[-2:] not in (["embedding", "table"], ["output", "table"]):
-            return leaf
-        if isinstance(leaf, jax.ShapeDtypeStruct):
-            return jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(dtype))
-        return leaf.astype(dtype)
-
-    return jax.tree_util.tree_map_with_path(stored, tree)

@@ -7,6 +7,7 @@ compiled code, whatever their data, rate, seed and length: learning rates are an
 import dataclasses
 import functools
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -90,8 +91,8 @@ class Program:
         Returns:
             The state after them, and {loss, gradient_norm}: float32 [steps].
         """
-        placed = self._placed(batches)
-        return self._compiled("train", _train, state, base, placed, jnp.asarray(rates, jnp.float32))
+        placed = self.place(batches)
+        return self.call("train", _train, state, base, placed, jnp.asarray(rates, jnp.float32))
 
     def lower_train(self, base: Any, batches: Any) -> jax.stages.Lowered:
         """The training step of abstract arrays, to compile and look into without any memory.
@@ -109,7 +110,7 @@ class Program:
 
     def evaluate(self, tuned: Any, base: Any, batches: Batch) -> tuple[jax.Array, jax.Array]:
         """(sum of nats, sum of weights) of each batch: float32 [batches], from [batches, rows, length]."""
-        return self._compiled("evaluate", _evaluate, tuned, base, self._placed(batches))
+        return self.call("evaluate", _evaluate, tuned, base, self.place(batches))
 
     def trained_parameters(self) -> int:
         """Number of trained parameters."""
@@ -120,7 +121,7 @@ class Program:
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             _abstract_tuned(self),
-            _state_shardings(self).tuned,
+            state_shardings(self).tuned,
         )
 
     def train_memory_bytes(self) -> int | None:
@@ -136,21 +137,25 @@ class Program:
         """Seconds that this process has spent compiling this program."""
         return _compile_seconds.get(self, 0.0)
 
-    def _placed(self, batches: Batch) -> Any:
-        rows, parts = (
-            batches["targets"].shape[1] * jax.process_count(),
-            self.mesh.shape["data"] * self.mesh.shape["fsdp"],
-        )
+    def place(self, batches: Batch, leading: int = 1) -> Any:
+        """This process's rows on its devices, from arrays with so many axes before the rows.
+
+        Raises:
+            InputError: the rows are not divided by the devices that split them.
+        """
+        rows = batches["targets"].shape[leading] * jax.process_count()
+        parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
         if rows % parts:
             raise InputError(
                 f"a batch of {rows} rows is not divided by the {parts} devices of mesh axes data and fsdp"
             )
-        sharding = meshes.batch_sharding(self.mesh, 1)
+        sharding = meshes.batch_sharding(self.mesh, leading)
         return {
             name: jax.make_array_from_process_local_data(sharding, array) for name, array in batches.items()
         }
 
-    def _compiled(self, name: str, build: Any, *arguments: Any) -> Any:
+    def call(self, name: str, build: Any, *arguments: Any) -> Any:
+        """Calls `build(self)`, a jitted function compiled once per name and shapes; seconds are counted."""
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(arguments))
         cache = _compiled_programs(self)
         if (name, shapes) not in cache:
@@ -204,7 +209,7 @@ def _fresh_state(program: Program) -> Any:
         tuned = jax.tree.map(jnp.array, tuned)
         return TrainState(jnp.zeros((), jnp.int32), tuned, transformation.init(tuned), seed)
 
-    return jax.jit(create, out_shardings=_state_shardings(program))
+    return jax.jit(create, out_shardings=state_shardings(program))
 
 
 def _variables(program: Program) -> Any:
@@ -223,7 +228,8 @@ def _abstract_tuned(program: Program) -> Any:
     return program.method.start(variables["params"], create)[0]
 
 
-def _state_shardings(program: Program) -> TrainState:
+def state_shardings(program: Program) -> TrainState:
+    """Shardings of what training changes."""
     tuned = _abstract_tuned(program)
     tuned_shardings, _ = program.method.start(
         program.shardings["params"], lambda _: program.shardings["tuned"]
@@ -235,8 +241,8 @@ def _state_shardings(program: Program) -> TrainState:
     )
 
 
-@functools.cache
-def _train(program: Program) -> Any:
+def training_steps(program: Program) -> Callable[..., tuple[TrainState, dict]]:
+    """The function (state, base, batches, rates) -> (state, metrics) that `Program.train` compiles."""
     transformation = program.optimizer.transformation()
 
     def one_step(carry: tuple[TrainState, Any], inputs: tuple[Any, jax.Array]) -> tuple[Any, dict]:
@@ -254,18 +260,29 @@ def _train(program: Program) -> Any:
             (state, _), metrics = jax.lax.scan(one_step, (state, base), (batches, rates))
         return state, metrics
 
-    one = meshes.replicated(program.mesh)
-    out = (_state_shardings(program), {"loss": one, "gradient_norm": one})
-    return jax.jit(train, donate_argnums=0, out_shardings=out)
+    return train
 
 
-@functools.cache
-def _evaluate(program: Program) -> Any:
+def evaluation(program: Program) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """The function (tuned, base, batches) -> sums that `Program.evaluate` compiles."""
+
     def evaluate(tuned: Any, base: Any, batches: Any) -> tuple[jax.Array, jax.Array]:
         with program.mesh, nn.logical_axis_rules(program.layout.rules):
             return jax.lax.map(lambda batch: _loss_sums(program, tuned, base, batch), batches)
 
-    return jax.jit(evaluate, out_shardings=meshes.replicated(program.mesh))
+    return evaluate
+
+
+@functools.cache
+def _train(program: Program) -> Any:
+    one = meshes.replicated(program.mesh)
+    out = (state_shardings(program), {"loss": one, "gradient_norm": one})
+    return jax.jit(training_steps(program), donate_argnums=0, out_shardings=out)
+
+
+@functools.cache
+def _evaluate(program: Program) -> Any:
+    return jax.jit(evaluation(program), out_shardings=meshes.replicated(program.mesh))
 
 
 def _loss_sums(

@@ -10,9 +10,10 @@ import pytest
 from scaling_jax import files
 from scaling_jax.errors import InputError
 from scaling_jax.training import checkpoints
-from scaling_jax.training.bases import load_base, load_tuned, stored_as
+from scaling_jax.training.bases import load_base, load_tuned
 from scaling_jax.training.finetune import FinetuneRun, evaluate_checkpoint, finetune
 from scaling_jax.training.mesh import Layout
+from scaling_jax.training.precision import stored_as
 from scaling_jax.training.pretrain import pretrain
 from tests.models import tiny as tiny_model
 from tests.training import tiny

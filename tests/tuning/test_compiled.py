@@ -15,10 +15,10 @@ import pytest
 
 from scaling_jax.models import counts
 from scaling_jax.models.config import ModelConfig
-from scaling_jax.training.bases import stored_as
 from scaling_jax.training.costs import flops_per_token
 from scaling_jax.training.mesh import Layout
 from scaling_jax.training.optimizers import Optimizer
+from scaling_jax.training.precision import stored_as
 from scaling_jax.training.program import Program
 from scaling_jax.tuning.bitfit import BitFit
 from scaling_jax.tuning.full import Full
