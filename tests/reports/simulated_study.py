@@ -13,8 +13,7 @@ import numpy as np
 
 from scaling_jax import files
 from scaling_jax.decisions.study_fits import crossings
-from scaling_jax.laws.law import find_law
-from scaling_jax.laws.results import Fit, write_fits
+from scaling_jax.laws.results import Fit, stated, write_fits
 
 COLUMNS = (
     "run_id,study,task,method,model,model_params,non_embedding_params,pretrain_tokens,finetune_examples,"
@@ -224,14 +223,11 @@ def _made_fit(name, factor, column, where, method, parameters, generator) -> Fit
     at = MODELS.values() if factor == "model_size" else ()
     sizes = [float(size) for _, size in at] or [float(tokens) for tokens in PRETRAINING]
     error = 0.01 if name == "multiplicative" else 0.16
-    return Fit(
-        law=name,
-        equation=find_law(name).equation,
-        group={"task": "lab_translation", "method": method},
-        columns={"x": column, "d": "finetune_examples", "y": "loss"},
-        parameters=parameters,
-        intervals={key: tuple(np.percentile(values, [5, 95])) for key, values in draws.items()},
-        level=0.9,
+    columns = {"x": column, "d": "finetune_examples", "y": "loss"}
+    fitted = {"x": (1e4, 1e6), "d": (250.0, 8000.0)}
+    group = {"task": "lab_translation", "method": method}
+    return dataclasses.replace(
+        stated(name, columns, parameters, draws, fitted, group),
         objective={"kind": "huber_log", "delta": 1e-3, "value": 1e-3},
         rows={"fitted": 36, "held_out": 20, "dropped": 2},
         dropped_reasons={"diverged: loss is NaN at step 112": 1, "failed: killed": 1},
@@ -246,14 +242,9 @@ def _made_fit(name, factor, column, where, method, parameters, generator) -> Fit
         identified=identified,
         starts={"total": 100, "agreeing": 60},
         condition_number=900.0,
-        fitted_range={"x": (1e4, 1e6), "d": (250.0, 8000.0)},
         where=where,
         hold_out=HOLD_OUT,
-        cluster=None,
-        bootstrap=40,
-        seed=0,
         versions={"jax": "0.10.2"},
-        draws=draws,
         extra={"factor": factor, "sizes": sizes},
     )
 
