@@ -8,7 +8,7 @@ from typing import Any
 from scaling_jax import files
 from scaling_jax.data.store import open_store
 from scaling_jax.errors import InputError
-from scaling_jax.interop import hugging_face
+from scaling_jax.interop import hugging_face, reading, t5x_checkpoints
 from scaling_jax.models import counts
 from scaling_jax.training import bases, checkpoints
 from scaling_jax.training.mesh import Layout
@@ -46,12 +46,12 @@ def to_checkpoint(
     execution: Mapping[str, Any] | None = None,
     vocabulary: Path | None = None,
 ) -> Converted:
-    """Makes a pretrained checkpoint, as `finetune` starts from, of a Hugging Face folder.
+    """Makes a pretrained checkpoint, as `finetune` starts from, of a Hugging Face folder or T5X checkpoint.
 
     Its tokenizer files and config.json are kept, for the way back.
 
     Args:
-        source: folder with config.json and safetensors files.
+        source: folder with config.json and safetensors files, or T5X's checkpoint_STEP.
         out: folder that does not exist yet, or is empty.
         name: of the model in records; None is the source's.
         layout: where the arrays go while they are read.
@@ -61,15 +61,19 @@ def to_checkpoint(
             has no SentencePiece file.
 
     Raises:
-        InputError: see `hugging_face.open_model`; or `out` is there, or the vocabulary is too large.
+        InputError: see `hugging_face.open_model` and `t5x_checkpoints.open_checkpoint`; `out` is there, or
+            the vocabulary is too large.
     """
     _check_free(out)
-    folder = hugging_face.open_model(source, name)
-    model = dataclasses.replace(folder.model, **(execution or {}))
+    if t5x_checkpoints.is_checkpoint(source):
+        found = t5x_checkpoints.open_checkpoint(source, name)
+    else:
+        found = hugging_face.open_model(source, name)
+    model = dataclasses.replace(found.model, **(execution or {}))
     recorded = _vocabulary(source, vocabulary, model.vocabulary_size)
     mesh = layout.mesh()
     shardings = layout.parameter_shardings(counts.abstract_variables(model)["params"], mesh)
-    parameters = hugging_face.read_parameters(folder, shardings, dtype)
+    parameters = reading.read_parameters(found, shardings, dtype)
     about = {
         "kind": "pretrained",
         "model": dataclasses.asdict(model),
@@ -78,9 +82,9 @@ def to_checkpoint(
         "seed": None,
         "step": 0,
         "pretrain_tokens": None,
-        "start_id": folder.family.start_id(folder.settings),
+        "start_id": found.start_id,
         "hash": checkpoints.tree_hash(parameters),
-        "hugging_face": dict(folder.settings),
+        "hugging_face": dict(found.settings),
     }
     tokenizer = [source / file for file in TOKENIZER if (source / file).is_file()]
     checkpoints.save(out, parameters, about, tokenizer)

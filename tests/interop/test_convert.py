@@ -9,7 +9,7 @@ import pytest
 from scaling_jax import files
 from scaling_jax.cli.main import main
 from scaling_jax.errors import InputError
-from scaling_jax.interop import conversion, hugging_face
+from scaling_jax.interop import conversion, hugging_face, reading
 from scaling_jax.training import checkpoints
 from scaling_jax.training.bases import load_base
 from scaling_jax.training.finetune import FinetuneRun, evaluate_checkpoint, finetune
@@ -72,7 +72,7 @@ def test_tuned_and_brought_back(room, name, tmp_path):
     )
     merged, params, _ = load_base(tmp_path / "run/checkpoint", Layout())
     folder = hugging_face.open_model(tmp_path / "out")
-    found = logits(folder.model, hugging_face.read_parameters(folder))
+    found = logits(folder.model, reading.read_parameters(folder))
     np.testing.assert_allclose(found, logits(merged, params), atol=1e-5)
     assert np.abs(found - logits(*load_base(base, Layout())[:2])).max() > 0.1, "what was tuned is in it"
     settings = files.read_json(tmp_path / "out/config.json")

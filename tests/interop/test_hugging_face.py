@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scaling_jax.errors import InputError
-from scaling_jax.interop import hugging_face, tensor_files
+from scaling_jax.interop import hugging_face, reading, tensor_files
 from scaling_jax.models import counts
 from scaling_jax.training.mesh import Layout
 from tests.interop import cases
@@ -46,7 +46,7 @@ def rewrite(folder, header, content):
 @pytest.mark.parametrize("name", cases.CASES)
 def test_logits_are_those_of_transformers(folders, name):
     folder = hugging_face.open_model(folders / name)
-    found = cases.logits(folder.model, hugging_face.read_parameters(folder), cases.batch(folder.model))
+    found = cases.logits(folder.model, reading.read_parameters(folder), cases.batch(folder.model))
     np.testing.assert_allclose(cases.seen(found), cases.golden()[name], atol=1e-4)
     assert np.ptp(cases.golden()[name]) > 1
 
@@ -55,7 +55,7 @@ def test_logits_are_those_of_transformers(folders, name):
 def test_there_and_back_is_the_same(folders, name):
     folder = hugging_face.open_model(folders / name, name=cases.CASES[name].name)
     assert folder.model == cases.CASES[name]
-    found, wanted = hugging_face.read_parameters(folder), cases.parameters(name)
+    found, wanted = reading.read_parameters(folder), cases.parameters(name)
     assert jax.tree.structure(found) == jax.tree.structure(counts.abstract_parameters(folder.model))
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
@@ -72,7 +72,7 @@ def test_many_files_and_their_index(folders, tmp_path):
     hugging_face.write_model(tmp_path / "m", cases.CASES[name], params, bytes_per_file=20_000)
     written = sorted(path.name for path in (tmp_path / "m").glob("*.safetensors"))
     assert len(written) > 3 and written[0] == f"model-00001-of-{len(written):05}.safetensors"
-    found = hugging_face.read_parameters(hugging_face.open_model(tmp_path / "m"))
+    found = reading.read_parameters(hugging_face.open_model(tmp_path / "m"))
     jax.tree.map(np.testing.assert_array_equal, found, params)
     (tmp_path / "m" / written[1]).unlink()
     with pytest.raises(InputError, match=f"cannot read .*{written[1]}: No such file"):
@@ -84,8 +84,8 @@ def test_bfloat16_files_and_arrays(tmp_path):
     hugging_face.write_model(tmp_path / "m", cases.CASES["llama_tied"], params, dtype="bfloat16")
     folder = hugging_face.open_model(tmp_path / "m")
     assert {str(tensor.dtype) for tensor in folder.tensors.values()} == {"bfloat16"}
-    single = hugging_face.read_parameters(folder)
-    half = hugging_face.read_parameters(folder, dtype="bfloat16")
+    single = reading.read_parameters(folder)
+    half = reading.read_parameters(folder, dtype="bfloat16")
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(single)} == {"float32"}
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(half)} == {"bfloat16"}
     for found, wanted in zip(jax.tree.leaves(single), jax.tree.leaves(params), strict=True):
@@ -96,7 +96,7 @@ def test_arrays_are_placed_where_they_are_asked(folders):
     folder = hugging_face.open_model(folders / "llama_grouped_query")
     layout = Layout()
     shardings = layout.parameter_shardings(counts.abstract_variables(folder.model)["params"], layout.mesh())
-    found = hugging_face.read_parameters(folder, shardings)
+    found = reading.read_parameters(folder, shardings)
     assert jax.tree.map(lambda leaf: leaf.sharding, found) == shardings
     jax.tree.map(np.testing.assert_array_equal, found, cases.parameters("llama_grouped_query"))
 
@@ -162,7 +162,7 @@ def test_values_that_should_repeat_and_do_not(copied):
     same = dict(header["shared.weight"])
     header["encoder.embed_tokens.weight"] = same
     rewrite(folder, header, content)
-    hugging_face.read_parameters(hugging_face.open_model(folder))
+    reading.read_parameters(hugging_face.open_model(folder))
     end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
     size = same["data_offsets"][1] - same["data_offsets"][0]
     header["encoder.embed_tokens.weight"] = same | {"data_offsets": [end, end + size]}
@@ -170,7 +170,7 @@ def test_values_that_should_repeat_and_do_not(copied):
     with pytest.raises(
         InputError, match="encoder.embed_tokens.weight is shared.weight again, but its values"
     ):
-        hugging_face.read_parameters(hugging_face.open_model(folder))
+        reading.read_parameters(hugging_face.open_model(folder))
 
 
 def test_nothing_half_written(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from scaling_jax.interop import hugging_face, tensor_files
+from scaling_jax.interop import hugging_face, reading, tensor_files
 from scaling_jax.models.positions import distance_buckets
 from scaling_jax.training.mesh import Layout
 from scaling_jax.training.optimizers import Optimizer
@@ -63,7 +63,7 @@ def test_logits_of_what_they_write(tmp_path, name):
     folder = hugging_face.open_model(tmp_path / "theirs")
     assert len(list((tmp_path / "theirs").glob("*.safetensors"))) > 1
     given = cases.batch(folder.model)
-    ours = cases.logits(folder.model, hugging_face.read_parameters(folder), given)
+    ours = cases.logits(folder.model, reading.read_parameters(folder), given)
     np.testing.assert_allclose(ours, their_logits(model, given), atol=1e-4)
 
 
@@ -89,7 +89,7 @@ def test_logits_after_a_step_of_full_tuning(tmp_path, name):
 
     ours = Optimizer("adamw", beta1=0.9, beta2=0.95, epsilon=epsilon, weight_decay=0.1)
     program = Program(config, Full(), ours, Layout())
-    state, base = program.start(hugging_face.read_parameters(folder, program.shardings["params"]), 0)
+    state, base = program.start(reading.read_parameters(folder, program.shardings["params"]), 0)
     steps = {key: array[None] for key, array in given.items()}
     state, metrics = program.train(state, base, steps, np.full(1, rate, np.float32))
     np.testing.assert_allclose(metrics["loss"][0], loss.item(), rtol=1e-5)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from scaling_jax.interop import hugging_face
+from scaling_jax.interop import hugging_face, reading
 from scaling_jax.training import checkpoints
 from scaling_jax.training.mesh import Layout
 from scaling_jax.training.optimizers import Optimizer
@@ -25,7 +25,7 @@ def read_and_train(path, layout):
     """(hash of the arrays as read, losses of two steps, shape of a shard) on this process's devices."""
     folder = hugging_face.open_model(path)
     program = Program(folder.model, Full(), Optimizer("adamw", epsilon=1e-3), layout)
-    params = hugging_face.read_parameters(folder, program.shardings["params"])
+    params = reading.read_parameters(folder, program.shardings["params"])
     assert jax.tree.map(lambda leaf: leaf.sharding, params) == program.shardings["params"]
     found = checkpoints.tree_hash(params)
     shard = jax.tree.leaves(params)[-2].addressable_shards[0].data.shape
