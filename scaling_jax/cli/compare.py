@@ -1,4 +1,4 @@
-"""Compares methods: which is better below and above which number of finetuning examples."""
+"""Compares two methods (or values of another column): which is better below and above which size."""
 
 import argparse
 import itertools
@@ -14,8 +14,14 @@ EXAMPLE = """  scaling-jax compare fits.json --methods full,lora --at 'model_par
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what `compare` takes."""
-    parser.add_argument("fits", help="fits.json, or the folder that holds it; the fits must be --by method")
-    parser.add_argument("--methods", metavar="A,B", help="which to compare (default: all pairs)")
+    parser.add_argument("fits", help="fits.json, or its folder; the fits must be --by method")
+    parser.add_argument("--methods", metavar="A,B", help="which values to compare (default: all pairs)")
+    parser.add_argument(
+        "--between",
+        default="method",
+        metavar="COLUMN",
+        help="the --by column whose values are compared (default: method)",
+    )
     parser.add_argument(
         "--at", default="", metavar="A=1,B=2", help="values of the law's other columns, and of group columns"
     )
@@ -31,14 +37,17 @@ def run(arguments: argparse.Namespace) -> int:
 
     at = parse_at(arguments.at) if arguments.at else {}
     search_range = _range(arguments.range)
-    fits = [fit for fit in pick(read_fits(arguments.fits), at) if "method" in fit.group]
+    between = arguments.between
+    fits = [fit for fit in pick(read_fits(arguments.fits), at) if between in fit.group]
     methods = _methods(arguments, fits)
-    pairs = [pair for pair in itertools.combinations(fits, 2) if _comparable(*pair, methods)]
+    pairs = [pair for pair in itertools.combinations(fits, 2) if _comparable(*pair, methods, between)]
     if not pairs:
-        raise InputError("no two fits differ in method alone; fit with --by method (or --by task,method)")
+        raise InputError(
+            f"no two fits differ in {between} alone; fit with --by {between} (or --by task,{between})"
+        )
     # A study's fits have laws in different columns: those whose columns are given answer.
     answering = [pair for pair in pairs if not pair[0].missing({"d": 1.0, **at})] or pairs[:1]
-    found = [_compared(first, second, at, search_range) for first, second in answering]
+    found = [_compared(first, second, at, search_range, between) for first, second in answering]
     if arguments.json:
         print(json.dumps(found, indent=1))
         return 0
@@ -46,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _compared(first, second, at: dict, search_range) -> dict:
+def _compared(first, second, at: dict, search_range, between: str) -> dict:
     from scaling_jax.decisions.critical_size import critical_sizes, difference
 
     needed = {
@@ -54,8 +63,9 @@ def _compared(first, second, at: dict, search_range) -> dict:
     }
     along = {"d", first.columns.get("d")}
     fixed = {column: value for column, value in needed.items() if column not in along}
-    group = {column: value for column, value in first.group.items() if column != "method"}
-    entry = {"law": first.law, "group": group} | critical_sizes(first, second, fixed, search_range).to_json()
+    group = {column: value for column, value in first.group.items() if column != between}
+    compared = critical_sizes(first, second, fixed, search_range, between=between)
+    entry = {"law": first.law, "group": group} | compared.to_json()
     if fixed != needed:
         value, low, high = difference(first, second, needed)
         entry["difference"] = {"at": needed, "value": value, "low": low, "high": high}
@@ -84,23 +94,25 @@ def _text(entry: dict) -> str:
 def _methods(arguments, fits) -> set[str]:
     from scaling_jax.errors import did_you_mean
 
-    known = {str(fit.group["method"]) for fit in fits}
+    known = {str(fit.group[arguments.between]) for fit in fits}
     if not known:
-        raise InputError(f"{arguments.fits}: no fit has a method in its group; fit with --by method")
+        raise InputError(
+            f"{arguments.fits}: no fit has {arguments.between!r} in its group; fit with --by {arguments.between}"
+        )
     if not arguments.methods:
         return known
     chosen = [name.strip() for name in arguments.methods.split(",")]
     for name in chosen:
         if name not in known:
-            raise InputError(f"--methods: no fit of method {name!r}{did_you_mean(name, known)}")
+            raise InputError(f"--methods: no fit of {arguments.between} {name!r}{did_you_mean(name, known)}")
     if len(set(chosen)) < 2:
         raise InputError("--methods needs two names, for example full,lora")
     return set(chosen)
 
 
-def _comparable(first, second, methods: set[str]) -> bool:
+def _comparable(first, second, methods: set[str], between: str) -> bool:
     one, two = dict(first.group), dict(second.group)
-    names = str(one.pop("method")), str(two.pop("method"))
+    names = str(one.pop(between)), str(two.pop(between))
     # A study's fits of one law differ in what they hold fixed and in the column of X.
     same = (one, first.law, dict(first.columns)) == (two, second.law, dict(second.columns))
     return same and names[0] != names[1] and set(names) <= methods

@@ -104,14 +104,16 @@ def critical_sizes(
     at: Mapping[str, float],
     search_range: tuple[float, float] | None = None,
     role: str = "d",
+    between: str = "method",
 ) -> Comparison:
     """All sizes at which two fits predict the same loss.
 
     Args:
-        first, second: fits whose groups differ in `method`.
+        first, second: fits whose groups differ in the column `between`.
         at: values of the laws' other columns, by role or column name.
         search_range: sizes to search; by default a tenth of the smallest fitted to 100 times the largest.
         role: the law's role along which to search.
+        between: the column whose values name the two.
 
     Raises:
         InputError: the fits have no such role, a value is missing from `at`, the range is empty.
@@ -132,7 +134,7 @@ def critical_sizes(
     sizes = np.geomspace(low, high, _GRID)
     gap = _values(first, at, role, sizes)[0] - _values(second, at, role, sizes)[0]
     draws = _draw_gaps(first, second, at, role, sizes)
-    names = (_name(first, "first"), _name(second, "second"))
+    names = (str(first.group.get(between, "first")), str(second.group.get(between, "second")))
     positions = _sign_changes(gap)
     crossings = tuple(_crossing(sizes, gap, draws, position, names, first.level) for position in positions)
     changes = np.any(np.sign(draws[:, 1:]) != np.sign(draws[:, :-1]), axis=1)
@@ -227,7 +229,3 @@ def _crossing(sizes, gap, draws, position: int, names, level: float) -> Crossing
 def _root(logs: np.ndarray, gap: np.ndarray, i: int) -> float:
     """Where the gap is zero between i and i + 1, linear in the logarithm; the grid is fine (1 to 3%)."""
     return float(logs[i] - gap[i] * (logs[i + 1] - logs[i]) / (gap[i + 1] - gap[i]))
-
-
-def _name(fit: Fit, otherwise: str) -> str:
-    return str(fit.group.get("method", otherwise))

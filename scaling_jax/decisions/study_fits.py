@@ -80,8 +80,7 @@ def fit_study(
         table: a study's `results.csv`, from `read_table`.
         hold_out: expression of the rows that are predicted, not fitted; None for none.
         seed: of the bootstrap.
-        bootstrap: resamples. Rows are resampled, that is, seeds of one cell apart from each other: the
-            noise between seeds is part of what the interval covers.
+        bootstrap: draws behind the intervals; the noise between seeds is part of what they cover.
         size_column: the X of the model-size law.
 
     Returns:

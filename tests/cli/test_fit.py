@@ -180,6 +180,17 @@ def test_flags_that_make_no_sense(results, capsys, arguments, message):
     assert error.count("\n") == 1
 
 
+def test_compare_between_another_column(results, tmp_path, capsys):
+    where = ["--where", "finetune_examples > 0 and method == 'full'", "--by", "pretrain_tokens"]
+    assert main(columns_of(results, *where, "--law", "multiplicative", "--out", str(tmp_path))) == 0
+    capsys.readouterr()
+    at = ["--at", "model_params=4e6"]
+    assert main(["compare", str(tmp_path), "--between", "pretrain_tokens", *at]) == 0
+    assert "1000000 and 2000000" in capsys.readouterr().out
+    assert main(["compare", str(tmp_path), *at]) == 2
+    assert "no fit has 'method' in its group" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("verb", "message"),
     [
