@@ -94,17 +94,16 @@ def _text(entry: dict) -> str:
 def _methods(arguments, fits) -> set[str]:
     from scaling_jax.errors import did_you_mean
 
-    known = {str(fit.group[arguments.between]) for fit in fits}
+    between = arguments.between
+    known = {str(fit.group[between]) for fit in fits}
     if not known:
-        raise InputError(
-            f"{arguments.fits}: no fit has {arguments.between!r} in its group; fit with --by {arguments.between}"
-        )
+        raise InputError(f"{arguments.fits}: no fit has {between!r} in its group; fit with --by {between}")
     if not arguments.methods:
         return known
     chosen = [name.strip() for name in arguments.methods.split(",")]
     for name in chosen:
         if name not in known:
-            raise InputError(f"--methods: no fit of {arguments.between} {name!r}{did_you_mean(name, known)}")
+            raise InputError(f"--methods: no fit of {between} {name!r}{did_you_mean(name, known)}")
     if len(set(chosen)) < 2:
         raise InputError("--methods needs two names, for example full,lora")
     return set(chosen)
