@@ -1,21 +1,21 @@
-"""Makes one of our checkpoints from a Hugging Face folder (LLaMA, T5), or the reverse.
-
-A tuned checkpoint is merged into its base first.
+"""Makes one of our checkpoints from a Hugging Face folder (LLaMA, T5) or a T5X checkpoint (T5), or a
+Hugging Face folder from one of ours. A tuned checkpoint is merged into its base first.
 """
 
 import time
 from pathlib import Path
 
-SUMMARY = "checkpoints from and to Hugging Face folders"
+SUMMARY = "checkpoints from Hugging Face and T5X, and back to Hugging Face"
 EXAMPLE = (
     "  scaling-jax convert downloads/flan-t5-xl runs/flan-t5-xl --activations bfloat16 --remat full\n"
+    "  scaling-jax convert downloads/checkpoint_1138000 runs/flan-t5-xl --vocabulary downloads/spiece.model\n"
     "  scaling-jax convert runs/lora-1000/checkpoint exports/lora-1000 --to hugging_face"
 )
 
 
 def add_arguments(parser) -> None:
     """Declares the verb's flags."""
-    parser.add_argument("folder", metavar="FOLDER", help="Hugging Face folder, or checkpoint")
+    parser.add_argument("folder", metavar="FOLDER", help="Hugging Face folder, T5X checkpoint_STEP, or our checkpoint")
     parser.add_argument("out", metavar="OUT", help="folder to write, whole or not at all")
     parser.add_argument("--to", choices=("checkpoint", "hugging_face"), default="checkpoint")
     parser.add_argument("--name", help="of the model in records; the folder's by default")

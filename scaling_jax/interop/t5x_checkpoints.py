@@ -1,8 +1,9 @@
 """T5X checkpoints of T5 1.0, 1.1 and FLAN-T5, read without T5X.
 
-A checkpoint is a folder `checkpoint_STEP` whose file `checkpoint` is a msgpack tree; its large arrays
-lie beside it as zarr folders, of which the tree holds a TensorStore spec (T5X's own format) or a
-placeholder (Orbax's). Checkpoints of very small models are one file that holds all arrays. What is
+A checkpoint is a folder `checkpoint_STEP`, in one of three forms. T5X's own: its file `checkpoint` is
+a msgpack tree, and large arrays lie beside it as zarr folders of which the tree holds a TensorStore
+spec, or, by older Orbax, a placeholder. By newer Orbax: all arrays are in one OCDBT store under
+`state`. And models that were small or old enough are one msgpack file that holds all arrays. What is
 read are the trained parameters (`target`), never the optimizer's state.
 
 T5X keeps no config with them: the shapes say all but two things, the activation ("gelu" where the
@@ -25,6 +26,7 @@ from scaling_jax.interop.reading import Source, check
 from scaling_jax.models.config import ModelConfig
 
 PLACEHOLDER = "PLACEHOLDER://"
+OCDBT = "manifest.ocdbt"
 ATTENTIONS = {
     "encoder": {"attention": ("attention", "pre_attention_layer_norm")},
     "decoder": {
@@ -40,15 +42,16 @@ FEED_FORWARD = {
 
 @dataclasses.dataclass(frozen=True)
 class ZarrTensor:
-    """An array in a folder of its own."""
+    """An array that TensorStore reads; `store` is the spec of its key-value store."""
 
-    folder: Path
+    name: str
+    store: dict[str, str]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """
         Raises:
-            InputError: the folder is missing or damaged.
+            InputError: it is missing or damaged.
         """
         return tuple(self._open().shape)
 
@@ -58,22 +61,19 @@ class ZarrTensor:
         Raises:
             InputError: its files are missing or damaged.
         """
+        opened = self._open()
         try:
-            return self._open().read().result()
+            return opened.read().result()
         except ValueError as error:
-            raise InputError(f"{self.folder} cannot be read: {_short(error)}") from error
+            raise InputError(f"array {self.name} cannot be read: {_short(error)}") from error
 
     def _open(self) -> tensorstore.TensorStore:
-        # A chunk that is missing would read as zeros.
-        spec = {
-            "driver": "zarr",
-            "kvstore": {"driver": "file", "path": str(self.folder.absolute())},
-            "fill_missing_data_reads": False,
-        }
+        # Otherwise a chunk whose file is missing would read as zeros.
+        spec = {"driver": "zarr", "kvstore": self.store, "fill_missing_data_reads": False}
         try:
             return tensorstore.open(spec, read=True, open=True).result()
         except ValueError as error:
-            raise InputError(f"{self.folder} cannot be read: {_short(error)}") from error
+            raise InputError(f"array {self.name} cannot be read: {_short(error)}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +93,13 @@ class HeldTensor:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a path looks like a T5X checkpoint: a folder with its tree, or a tree that holds all arrays."""
-    return (path / "checkpoint").is_file() or (path.is_file() and "checkpoint" in path.name)
+    """Whether a path looks like a T5X checkpoint of any form."""
+    held = path.is_file() and "checkpoint" in path.name
+    return held or (path / "checkpoint").is_file() or (path / "state" / OCDBT).is_file()
 
 
 def open_checkpoint(path: Path, name: str | None = None) -> Source:
-    """Opens and checks a T5X checkpoint; reads no array that has a folder of its own.
+    """Opens and checks a T5X checkpoint; reads no array that is stored apart.
 
     Args:
         path: `checkpoint_STEP`.
@@ -108,7 +109,30 @@ def open_checkpoint(path: Path, name: str | None = None) -> Source:
         InputError: no such checkpoint, a damaged one, one of another network than T5's; missing, extra or
             misshapen arrays, all named.
     """
-    file = path / "checkpoint" if path.is_dir() else path
+    if (path / "state" / OCDBT).is_file():
+        tensors = _of_one_store(path / "state")
+    else:
+        tensors = _of_tree(path, _target(path / "checkpoint" if path.is_dir() else path), ())
+    model = _config(path, tensors, name or path.resolve().name)
+    return check(Source(path, model, entries(model), tensors, start_id=0))
+
+
+def _of_one_store(folder: Path) -> dict[str, ZarrTensor]:
+    base = f"file://{folder.absolute()}/"
+    try:
+        store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+        keys = [key.decode() for key in store.list().result()]
+    except ValueError as error:
+        raise InputError(f"{folder} cannot be read: {_short(error)}") from error
+    names = [key.removesuffix("/.zarray") for key in keys if key.endswith("/.zarray")]
+    return {
+        name.removeprefix("target."): ZarrTensor(name, {"driver": "ocdbt", "base": base, "path": name})
+        for name in names
+        if name.startswith("target.")
+    }
+
+
+def _target(file: Path) -> Mapping[str, Any]:
     try:
         tree = serialization.msgpack_restore(file.read_bytes())
     except OSError as error:
@@ -118,27 +142,29 @@ def open_checkpoint(path: Path, name: str | None = None) -> Source:
     target = tree.get("target", tree.get("optimizer", {}).get("target")) if isinstance(tree, dict) else None
     if not target:
         raise InputError(f"{file} holds no trained parameters (no target)")
-    tensors = _tensors(path, target, ())
-    model = _config(path, tensors, name or path.resolve().name)
-    return check(Source(path, model, entries(model), tensors, start_id=0))
+    return target
 
 
-def _tensors(path: Path, tree: Mapping[str, Any], above: tuple[str, ...]) -> dict[str, Any]:
+def _of_tree(path: Path, tree: Mapping[str, Any], above: tuple[str, ...]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, part in tree.items():
-        here = (*above, name)
+    for key, part in tree.items():
+        name = ".".join((*above, key))
         if isinstance(part, np.ndarray):
-            found[".".join(here)] = HeldTensor(part)
+            found[name] = HeldTensor(part)
         elif isinstance(part, str) and part.startswith(PLACEHOLDER):
-            found[".".join(here)] = ZarrTensor(path / part.removeprefix(PLACEHOLDER))
+            found[name] = _beside(path, name, part.removeprefix(PLACEHOLDER))
         elif isinstance(part, Mapping) and part.get("driver") == "zarr":
-            place = part.get("path") or part["kvstore"]["path"]  # first as old TensorStores wrote it
-            found[".".join(here)] = ZarrTensor(path / str(place).strip("/"))
+            # The first as TensorStore wrote it before 0.1.14.
+            found[name] = _beside(path, name, part.get("path") or part["kvstore"]["path"])
         elif isinstance(part, Mapping):
-            found |= _tensors(path, part, here)
+            found |= _of_tree(path, part, (*above, key))
         else:
-            raise InputError(f"{path}: {'.'.join(here)} is neither an array nor says where one is")
+            raise InputError(f"{path}: {name} is neither an array nor says where one is")
     return found
+
+
+def _beside(path: Path, name: str, place: str) -> ZarrTensor:
+    return ZarrTensor(name, {"driver": "file", "path": str((path / place.strip("/")).absolute())})
 
 
 def _config(path: Path, tensors: Mapping[str, Any], name: str) -> ModelConfig:

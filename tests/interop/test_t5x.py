@@ -1,0 +1,130 @@
+"""Checkpoints that T5X wrote, read without it, and logits of T5X's own network.
+
+`t5x_checkpoints.tar.xz` was written by T5X (commit of 2026-04-21) with its `Checkpointer`: the T5 network
+of `t5x/examples/t5` with random weights, gated and untied, plain and tied, and what it computes.
+"""
+
+import functools
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from flax import serialization
+
+from scaling_jax.cli.main import main
+from scaling_jax.errors import InputError
+from scaling_jax.interop import reading, t5x_checkpoints
+from scaling_jax.models.hooks import Hook
+from scaling_jax.models.model import model_of
+from scaling_jax.training.bases import load_base
+from scaling_jax.training.mesh import Layout
+
+KINDS = ("gated", "plain")
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    room = tmp_path_factory.mktemp("t5x")
+    with tarfile.open(Path(__file__).with_name("t5x_checkpoints.tar.xz")) as archive:
+        archive.extractall(room, filter="data")
+    return room
+
+
+@pytest.fixture
+def damaged(room, tmp_path):
+    """A copy of the gated checkpoint."""
+    return Path(shutil.copytree(checkpoint(room, "gated"), tmp_path / "checkpoint_0"))
+
+
+def checkpoint(room, kind):
+    (found,) = (room / kind).iterdir()
+    return found
+
+
+@functools.cache
+def parameters(path):
+    return reading.read_parameters(t5x_checkpoints.open_checkpoint(path))
+
+
+def t5x_tree(path):
+    """The arrays of a checkpoint under T5X's names, nested as T5X nests them."""
+    tree = {}
+    for name, tensor in t5x_checkpoints.open_checkpoint(path).tensors.items():
+        *above, last = name.split(".")
+        functools.reduce(lambda part, key: part.setdefault(key, {}), above, tree)[last] = tensor.read()
+    return tree
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_are_those_of_t5x(room, kind):
+    wanted = json.loads((room / "logits.json").read_text())[kind]
+    source = t5x_checkpoints.open_checkpoint(checkpoint(room, kind))
+    assert source.model.output == {"gated": "untied", "plain": "tied_scaled"}[kind]
+    assert (source.model.encoder_layers, source.model.layers, source.model.head_dim) == (3, 2, 4)
+    read = np.array(wanted["encoder_inputs"], np.int32)
+    apply = jax.jit(functools.partial(model_of(source.model, Hook()).apply, method="logits"))
+    params = {"params": parameters(checkpoint(room, kind))}
+    found = np.asarray(apply(params, np.array(wanted["inputs"], np.int32), read, read > 0))
+    np.testing.assert_allclose(found[:, [3, 17, 29]], wanted["logits"], atol=1e-4)
+    assert np.ptp(wanted["logits"]) > 1
+
+
+def test_the_other_forms_hold_the_same(room, damaged, tmp_path):
+    tree, wanted = t5x_tree(damaged), parameters(checkpoint(room, "gated"))
+    state = {"step": np.int32(3)}
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=True)) as checkpointer:
+        checkpointer.save(tmp_path / "checkpoint_1/state", {"target": tree, "state": state})
+    held = {"version": 3, "optimizer": {"target": tree, "state": state}}
+    (tmp_path / "model.checkpoint_2").write_bytes(serialization.msgpack_serialize(held))
+    placed = jax.tree_util.tree_map_with_path(
+        lambda path, _: "PLACEHOLDER://target." + ".".join(key.key for key in path), tree
+    )
+    (damaged / "checkpoint").write_bytes(serialization.msgpack_serialize({"target": placed}))
+    for path in (tmp_path / "checkpoint_1", tmp_path / "model.checkpoint_2", damaged):
+        assert t5x_checkpoints.is_checkpoint(path)
+        found = reading.read_parameters(t5x_checkpoints.open_checkpoint(path))
+        jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def test_convert_makes_a_checkpoint_of_it(room, tmp_path):
+    source = checkpoint(room, "plain")
+    assert main(["convert", str(source), str(tmp_path / "made"), "--name", "from_t5x"]) == 0
+    config, params, about = load_base(tmp_path / "made", Layout())
+    assert (config.name, about["start_id"]) == ("from_t5x", 0)
+    jax.tree.map(np.testing.assert_array_equal, params, parameters(source))
+
+
+def test_a_chunk_that_is_missing_is_no_zeros(damaged):
+    folder = damaged / "target.encoder.layers_1.mlp.wo.kernel"
+    (folder / "0.0").unlink()
+    source = t5x_checkpoints.open_checkpoint(damaged)
+    with pytest.raises(InputError, match=r"encoder.layers_1.mlp.wo.kernel cannot be read"):
+        reading.read_parameters(source)
+    shutil.rmtree(folder)
+    with pytest.raises(InputError, match=r"encoder.layers_1.mlp.wo.kernel cannot be read"):
+        t5x_checkpoints.open_checkpoint(damaged)
+
+
+def test_checkpoints_that_cannot_be_used(room, damaged, tmp_path, capsys):
+    tree = t5x_tree(damaged)
+
+    def refused(says, target):
+        (damaged / "checkpoint").write_bytes(serialization.msgpack_serialize({"target": target}))
+        with pytest.raises(InputError, match=says):
+            t5x_checkpoints.open_checkpoint(damaged)
+
+    refused(r"without scanned layers: it has no encoder.relpos_bias", {"decoder": tree["decoder"]})
+    refused("no trained parameters", {})
+    short = tree | {"decoder": tree["decoder"] | {"layers_1": {"mlp": tree["decoder"]["layers_1"]["mlp"]}}}
+    refused(r"missing: decoder.layers_1.encoder_decoder_attention.key.kernel, .*self_attention", short)
+    refused(r"extra: vision.kernel", tree | {"vision": {"kernel": np.zeros(2, np.float32)}})
+    content = (checkpoint(room, "gated") / "checkpoint").read_bytes()
+    (damaged / "checkpoint").write_bytes(content[:-20])
+    assert main(["convert", str(damaged), str(tmp_path / "out")]) == 2
+    assert "not a T5X checkpoint, or truncated" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
