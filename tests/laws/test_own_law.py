@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from scaling_jax.cli.main import main
@@ -81,6 +82,17 @@ def test_its_limits():
     # Repeated for ever, data are worth 1 + R times themselves.
     most = find_law("additive").predict(TRUTH, {"x": 1e9, "d": 16e9})
     assert law.predict(TRUTH, {**at, "epochs": 1e6}) == pytest.approx(most, rel=1e-12)
+
+
+def test_a_pre_learned_size_that_does_not_move():
+    own = find_law(f"{FILE.parent / 'moving_pre_learned.py'}:moving_pre_learned")
+    truth = {"A": 5000.0, "alpha": 0.26, "beta": 0.28, "E": 1.1}
+    at = {"x": np.array([1e8, 1e9, 1e10]), "d": np.array([[200.0], [1e6]])}
+    expected = find_law("rectified_multiplicative").predict({**truth, "D_l": 14.0}, at)
+    assert own.predict({**truth, "D_1": 14.0, "gamma": 0.0}, at) == pytest.approx(expected, rel=1e-12)
+    # With gamma above 0 the larger model has the longer flat start.
+    moved = own.predict({**truth, "D_1": 14.0, "gamma": 0.2}, at)
+    assert np.all((moved < expected) == np.array([False, False, True]))
 
 
 @pytest.mark.parametrize(
