@@ -14,6 +14,7 @@ CORE = [
     "flax>=0.12.0,<0.13",
     "optax>=0.2.5,<0.3",
     "orbax-checkpoint>=0.11.25,<0.13",
+    "tensorstore>=0.1.86,<0.2",
     "jaxopt>=0.8.5,<0.9",
     "gin-config>=0.5.0,<0.6",
     "grain>=0.2.12,<0.3",

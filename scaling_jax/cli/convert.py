@@ -15,7 +15,7 @@ EXAMPLE = (
 
 def add_arguments(parser) -> None:
     """Declares the verb's flags."""
-    parser.add_argument("folder", metavar="FOLDER", help="Hugging Face folder, T5X checkpoint_STEP, or our checkpoint")
+    parser.add_argument("folder", metavar="FOLDER", help="Hugging Face folder, T5X checkpoint_STEP, or ours")
     parser.add_argument("out", metavar="OUT", help="folder to write, whole or not at all")
     parser.add_argument("--to", choices=("checkpoint", "hugging_face"), default="checkpoint")
     parser.add_argument("--name", help="of the model in records; the folder's by default")
