@@ -95,6 +95,7 @@ def _add_fitting(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fits, writes and prints."""
     from scaling_jax.laws.table import read_table
+    from scaling_jax.training.platform import keep_compiled
 
     out = Path(arguments.out) if arguments.out else None
     if out is not None and (out / "study.json").exists():
@@ -102,6 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
     if bool(arguments.law) == bool(arguments.recipe):
         raise InputError("give --law, or --recipe joint (which takes the multiplicative law)")
     table = read_table(arguments.table)
+    keep_compiled()
     for assignment in arguments.derive:
         table = table.derive(assignment)
     laws = _names(arguments.law or "")

@@ -14,13 +14,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scaling_jax.laws.problem import Objective, Problem, bounds_of, residuals, slopes_at, value_at
+from scaling_jax.laws.problem import (
+    QUICKEST_OPTIONS,
+    Objective,
+    Problem,
+    bounds_of,
+    float64_on_cpu,
+    residuals,
+    slopes_at,
+    value_at,
+)
 
 BACK_ENDS = ("jaxopt", "optax", "scipy")
 _ITERATIONS = 200
 _ROUNDS = 4
-# A polish is one start for a few milliseconds; compiling it took a second.
-_COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
 
 
 def polish(objective: Objective, problem: Problem, point: np.ndarray, back_end: str = "jaxopt"):
@@ -34,7 +41,7 @@ def polish(objective: Objective, problem: Problem, point: np.ndarray, back_end: 
     value = float(value_at(objective, problem, point, np))
     for _ in range(_ROUNDS):
         frame = _frame(objective, problem, point)
-        with jax.enable_x64(True):
+        with float64_on_cpu():
             white = np.asarray(minimise(objective, problem, frame, back_end))
         reached = _from_white(white, frame)
         moved = np.clip(reached, lower, upper)
@@ -101,7 +108,7 @@ def _jaxopt_runner(objective):
         )
         return solver.run(white, problem, frame).params
 
-    return jax.jit(run, compiler_options=_COMPILER_OPTIONS)
+    return jax.jit(run, compiler_options=QUICKEST_OPTIONS)
 
 
 def _by_jaxopt(objective, problem, frame):

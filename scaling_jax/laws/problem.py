@@ -9,9 +9,10 @@ its linear parameters. Nonlinear parameters are their own coordinates, or their 
 Rows may belong to several groups that share some parameters: a shared parameter has one coordinate,
 any other one a coordinate per group, and a frozen one none, as its value is part of the data.
 
-Each function works with NumPy and, traced inside `jax.enable_x64`, with JAX: `array` says which.
+Each function works with NumPy and, traced inside `float64_on_cpu`, with JAX: `array` says which.
 """
 
+import contextlib
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -265,8 +266,27 @@ def value_at(objective: Objective, problem: Problem, point, array=jnp):
     return unit * array.sum(problem.weights * lost, axis=-1)
 
 
-# These programs run for milliseconds: half of a cold fit was LLVM's optimizer.
-COMPILER_OPTIONS = {"xla_llvm_disable_expensive_passes": True}
+# These programs run for milliseconds; most of a cold fit is their compilation. Options of a jaxlib newer than
+# those tested may be refused by it, so it gets none.
+_TESTED = jax.__version_info__ < (0, 11)
+COMPILER_OPTIONS = (
+    {"xla_llvm_disable_expensive_passes": True, "xla_cpu_use_fusion_emitters": False} if _TESTED else {}
+)
+QUICKEST_OPTIONS = (
+    {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False} if _TESTED else {}
+)
+
+
+@contextlib.contextmanager
+def float64_on_cpu():
+    """Within it JAX computes in float64 and on the processor: accelerators gain nothing, a TPU has none."""
+    try:
+        processor = jax.devices("cpu")[0]
+    except RuntimeError:
+        # JAX was told to see an accelerator alone.
+        processor = None
+    with jax.enable_x64(True), jax.default_device(processor):
+        yield
 
 
 @functools.partial(jax.jit, static_argnames=("objective",), compiler_options=COMPILER_OPTIONS)
@@ -276,7 +296,7 @@ def _slopes(objective, problem, point):
 
 def slopes_at(objective: Objective, problem: Problem, point: np.ndarray) -> np.ndarray:
     """Derivatives of the residuals by the coordinates, (padded rows, coordinates)."""
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         return np.asarray(_slopes(objective, problem, np.asarray(point, np.float64)))
 
 

@@ -20,6 +20,7 @@ from scaling_jax.laws.problem import (
     Objective,
     Problem,
     bounds_of,
+    float64_on_cpu,
     frozen_part,
     huber,
     nonlinear_at,
@@ -100,7 +101,7 @@ def descend_all(
     parts = {name: np.broadcast_to(part, (lanes, part.shape[1])) for name, part in parts.items()}
     size = _lanes(problem)
     points, values = [], []
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         for first in range(0, lanes, size):
             batch = {
                 name: np.resize(part[first : first + size], (size, part.shape[1]))

@@ -36,6 +36,11 @@ def worker_environment() -> dict[str, str]:
 def prepare_process() -> None:
     """Sets XLA's flags and the compilation cache of this process; call before any JAX computation."""
     os.environ["XLA_FLAGS"] = _xla_flags(os.environ.get("XLA_FLAGS", ""))
+    keep_compiled()
+
+
+def keep_compiled() -> None:
+    """Keeps the programs that this process compiles for the next one."""
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
