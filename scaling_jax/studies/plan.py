@@ -33,6 +33,8 @@ class Study:
             under the names `pretrain` and `finetune`.
         pretrain_seed: of every pretraining run.
         workers: processes; 0 is one per core on CPU and one on an accelerator.
+        cohort: runs of one program and base that a worker makes at the same time; 0 is 8 on an
+            accelerator and 1 on CPU, where processes gain more. Full tuning shares nothing: one by one.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Study:
     finetune_store: str | None = None
     pretrain_seed: int = 0
     workers: int = 0
+    cohort: int = 0
 
     def points(self) -> list[Point]:
         """The union of all grids, in order of first appearance."""

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jaxlib
@@ -25,6 +26,8 @@ from scaling_jax.training.platform import worker_environment
 from scaling_jax.training.pretrain import PretrainSettings, check_enough_windows
 
 SECONDS_BETWEEN_LINES = 10.0
+# Runs that one vmapped program takes at a time, where the study does not say.
+ACCELERATOR_COHORT = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +109,7 @@ def run_study(
             "stores": {name: str(store.path) for name, store in stores.items()},
             "pretrain_seed": study.pretrain_seed,
         }
-        files.write_json(folder / "plan.json", plan)
-        _work(study, folder, jobs, imports, say)
+        _work(study, folder, jobs, plan, imports, say)
     rows = write_results(folder, study.name, stores["finetune"].manifest["task"], jobs)
     _describe(study, folder, stores, jobs)
     statuses: dict[str, int] = {}
@@ -118,14 +120,22 @@ def run_study(
 
 
 def _work(
-    study: Study, folder: Path, jobs: list[Job], imports: Sequence[str], say: Callable[[str], None]
+    study: Study,
+    folder: Path,
+    jobs: list[Job],
+    plan: dict[str, Any],
+    imports: Sequence[str],
+    say: Callable[[str], None],
 ) -> None:
     cores = sorted(os.sched_getaffinity(0))
     environment = worker_environment()
     on_cpu = _backend(environment) == "cpu"
     count = study.workers or (len(cores) if on_cpu else 1)
+    cohort = study.cohort or (1 if on_cpu else ACCELERATOR_COHORT)
+    files.write_json(folder / "plan.json", plan | {"cohort": cohort})
     where = "CPU, each on a core of its own" if on_cpu else "the accelerator"
-    say(f"{count} worker{'s' if count > 1 else ''} on {where}")
+    how = f"up to {cohort} runs of one program at a time" if cohort > 1 else "one run at a time"
+    say(f"{count} worker{'s' if count > 1 else ''} on {where}, {how}")
     workers = [
         _start(folder, imports, environment, cores[i % len(cores)] if on_cpu else None) for i in range(count)
     ]

@@ -5,6 +5,7 @@ has ended when its folder has a `record.json`.
 """
 
 import argparse
+import contextlib
 import fcntl
 import os
 import sys
@@ -12,6 +13,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 from scaling_jax import configuration, files
 from scaling_jax.errors import InputError
@@ -61,7 +63,7 @@ def chosen_rates(study: Path, jobs: list[Job]) -> dict[str, dict]:
 
 def run_job(study: Path, job: Job, jobs: list[Job], stores: dict[str, str], pretrain_seed: int) -> None:
     """Runs one job to its record."""
-    from scaling_jax.training.finetune import FinetuneRun, finetune
+    from scaling_jax.training.finetune import finetune
     from scaling_jax.training.pretrain import pretrain
 
     folder = study / job.folder
@@ -70,11 +72,18 @@ def run_job(study: Path, job: Job, jobs: list[Job], stores: dict[str, str], pret
             job.details["model"], stores["pretrain"], tuple(job.details["levels"]), pretrain_seed, folder
         )
         return
+    finetune(finetune_run(study, job, jobs, stores), folder)
+
+
+def finetune_run(study: Path, job: Job, jobs: list[Job], stores: dict[str, str]) -> Any:
+    """The `FinetuneRun` of a job, with the rate that the study's search chose."""
+    from scaling_jax.training.finetune import FinetuneRun
+
     point = job.details["point"]
     rate = job.details.get("learning_rate")
     if rate is None:
         rate = chosen_rates(study, jobs).get(point["method"], {}).get("learning_rate")
-    run = FinetuneRun(
+    return FinetuneRun(
         base=str(study / "pretraining" / point["model"] / "checkpoints" / str(point["pretrain_tokens"])),
         store=stores["finetune"],
         method=point["method"],
@@ -84,7 +93,6 @@ def run_job(study: Path, job: Job, jobs: list[Job], stores: dict[str, str], pret
         seed=point["seed"],
         subset_seed=point["seed"],
     )
-    finetune(run, folder)
 
 
 def work(study: Path) -> None:
@@ -107,13 +115,62 @@ def work(study: Path) -> None:
                 if not mine or ended(study, job) is not None:
                     continue
                 last_program = job.program
-                _run_and_record(study, job, jobs, plan, done)
+                with contextlib.ExitStack() as claims:
+                    together = [job, *_companions(study, job, ready, plan["cohort"] - 1, claims)]
+                    _run_and_record(study, together, jobs, plan, done)
                 break
         else:
             time.sleep(0.1)
 
 
-def _run_and_record(study: Path, job: Job, jobs: list[Job], plan: dict, done: dict[str, str]) -> None:
+def _companions(
+    study: Path, job: Job, ready: list[Job], count: int, claims: contextlib.ExitStack
+) -> list[Job]:
+    """Up to `count` other jobs, claimed, that one vmapped program over one base can make with this one."""
+    if job.kind == "pretraining" or count < 1:
+        return []
+    from scaling_jax.tuning.method import named_method
+
+    if named_method(job.details["point"]["method"]).trains_base:
+        return []
+    found: list[Job] = []
+    for other in ready:
+        alike = other is not job and other.kind == job.kind and other.program == job.program
+        if len(found) == count or not alike:
+            continue
+        if other.details["point"]["pretrain_tokens"] != job.details["point"]["pretrain_tokens"]:
+            continue
+        if claims.enter_context(_claim(study, other)) and ended(study, other) is None:
+            found.append(other)
+    return found
+
+
+def _run_and_record(
+    study: Path, together: list[Job], jobs: list[Job], plan: dict, done: dict[str, str]
+) -> None:
+    if len(together) > 1:
+        _run_cohort(study, together, jobs, plan, done)
+    for job in together:
+        if ended(study, job) is None:
+            _run_alone(study, job, jobs, plan, done)
+
+
+def _run_cohort(study: Path, together: list[Job], jobs: list[Job], plan: dict, done: dict[str, str]) -> None:
+    """Makes the jobs at the same time; where that fails, those without a record are to be tried alone."""
+    if any(done[need] != "done" for job in together for need in job.needs if need.startswith("pretrain-")):
+        return
+    from scaling_jax.training.finetune_cohort import finetune_cohort
+
+    try:
+        runs = [finetune_run(study, job, jobs, plan["stores"]) for job in together]
+        finetune_cohort(runs, [study / job.folder for job in together])
+    except InputError:
+        raise
+    except Exception:  # out of memory, say: one at a time needs less
+        files.write_text(study / together[0].folder / "cohort_failure.txt", traceback.format_exc())
+
+
+def _run_alone(study: Path, job: Job, jobs: list[Job], plan: dict, done: dict[str, str]) -> None:
     lost = [need for need in job.needs if need.startswith("pretrain-") and done[need] != "done"]
     try:
         if lost:

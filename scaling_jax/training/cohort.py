@@ -24,6 +24,8 @@ from scaling_jax.training import mesh as meshes
 from scaling_jax.training.program import Program, TrainState, evaluation, state_shardings, training_steps
 
 TOLERANCE = 1e-4
+# Names of the compiled functions among those of the program.
+TRAINING, EVALUATION = "train cohort", "evaluate cohort"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +67,12 @@ def train(
         The states, and {loss, gradient_norm}: float32 [runs, steps].
     """
     placed = program.place(batches, leading=2)
-    return program.call("train cohort", _train, states, base, placed, jnp.asarray(rates, jnp.float32))
+    return program.call(TRAINING, _train, states, base, placed, jnp.asarray(rates, jnp.float32))
 
 
 def evaluate(program: Program, tuned: Any, base: Any, batches: Batch) -> tuple[jax.Array, jax.Array]:
     """(sums of nats, sums of weights) of every run on the same batches: float32 [runs, batches]."""
-    return program.call("evaluate cohort", _evaluate, tuned, base, program.place(batches))
+    return program.call(EVALUATION, _evaluate, tuned, base, program.place(batches))
 
 
 def stacked(members: Sequence[Member], first: int, end: int) -> tuple[Batch, np.ndarray]:

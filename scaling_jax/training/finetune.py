@@ -121,9 +121,10 @@ def _base_at(path: str, layout: Layout, dtype: str) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Ready:
-    """All that a run reads, opened and checked."""
+class OpenRun:
+    """A run with all that it reads, opened and checked."""
 
+    run: FinetuneRun
     settings: FinetuneSettings
     store: TokenStore
     base: Any
@@ -131,6 +132,56 @@ class _Ready:
     program: Program
     split: Split
     subset: np.ndarray
+
+    @property
+    def steps(self) -> int:
+        """Length of the run."""
+        return self.settings.steps(len(self.subset))
+
+    @property
+    def rates(self) -> np.ndarray:
+        """Learning rates float32 [steps]."""
+        return self.settings.schedule.rates(self.settings.learning_rate, self.steps)
+
+    @property
+    def sequences(self) -> Sequences:
+        """How the model reads examples."""
+        return data_sets.sequences_at(self.run.store, self.program.model, self.about.get("start_id"))
+
+    def batches(self) -> TrainingBatches:
+        """The training data."""
+        process = (jax.process_index(), jax.process_count())
+        rows, seed = self.settings.batch_size, self.run.seed
+        return TrainingBatches(self.split, self.subset, rows, self.sequences, seed, process)
+
+    def evaluation(self, split: str) -> tuple[Batch, ...]:
+        """The evaluation set of split dev or test."""
+        examples = {"dev": self.settings.dev_examples, "test": self.settings.test_examples}[split]
+        rows = self.settings.eval_batch_size
+        return data_sets.evaluation_at(self.run.store, split, examples, rows, self.sequences)
+
+    def checkpoint_about(self) -> dict[str, Any]:
+        """What the checkpoint of this run says of itself."""
+        return {
+            "kind": "tuned",
+            "method": {"name": self.run.method, **dataclasses.asdict(self.program.method)},
+            "base": self.base_about(),
+            "model": self.about["model"],
+            "vocabulary_sha256": self.about["vocabulary_sha256"],
+            "start_id": self.about.get("start_id"),
+        }
+
+    def base_about(self) -> dict[str, Any]:
+        """Which base that is, and where it came from if it was tuned before."""
+        base = {
+            "path": str(self.run.base),
+            "hash": self.about["hash"],
+            "pretrain_tokens": self.about["pretrain_tokens"],
+            "dtype": "float32" if self.program.method.trains_base else self.settings.base_dtype,
+        }
+        if self.about["kind"] == "tuned":
+            base["tuned_from"] = {"method": self.about["method"], "base": self.about["base"]}
+        return base
 
 
 def finetune(
@@ -142,58 +193,78 @@ def finetune(
         InputError: more examples asked than exist, another vocabulary than the checkpoint's, no checkpoint,
             or a method whose settings do not fit the model.
     """
-    ready = _open(run)
-    settings, store, program = ready.settings, ready.store, ready.program
-    state, frozen = program.start(ready.base, run.seed)
+    opened = open_run(run)
+    settings, program = opened.settings, opened.program
+    state, frozen = program.start(opened.base, run.seed)
     environment = records.environment(settings.layout)
-    about = _about(run, ready)
     loop = LoopSettings(
-        settings.steps(len(ready.subset)),
+        opened.steps,
         settings.eval_interval,
         settings.steps_per_call,
         settings.patience,
         settings.checkpoint_interval,
     )
     plan = {
-        "about": about,
+        "about": opened.checkpoint_about(),
         "settings": settings,
-        "examples": len(ready.subset),
+        "examples": len(opened.subset),
         "seed": run.seed,
         "subset": run.subset_seed,
-        "store": store.manifest_hash(),
+        "store": opened.store.manifest_hash(),
         "environment": records.fixed_by(environment),
     }
     outcome = train(
         program,
         state,
         frozen,
-        _batches(run, ready),
-        settings.schedule.rates(settings.learning_rate, loop.steps),
-        _evaluation(run, ready, "dev", settings.dev_examples),
+        opened.batches(),
+        opened.rates,
+        opened.evaluation("dev"),
         loop,
         folder,
         records.plain(plan),
         on_evaluation=on_evaluation,
     )
+    peak = records.peak_memory_bytes(program.train_memory_bytes())
+    record = write_run(
+        opened, frozen, outcome, folder, environment, {"peak_memory_bytes": peak, "runs_at_once": 1}
+    )
+    finish(folder)
+    return record
+
+
+def write_run(
+    opened: OpenRun,
+    frozen: Any,
+    outcome: Outcome,
+    folder: Path,
+    environment: dict[str, Any],
+    process_costs: dict[str, Any],
+) -> dict[str, Any]:
+    """Evaluates the best step on test, writes what a run leaves in `folder`, and returns its record.
+
+    `process_costs` are those of the process, which runs of a cohort share.
+    """
+    run, settings, program = opened.run, opened.settings, opened.program
     test_loss = checkpoint_bytes = None
     if outcome.progress.status == "done":
-        test = _evaluation(run, ready, "test", settings.test_examples)
-        test_loss = mean_loss(program, outcome.best, frozen, test)
+        test_loss = mean_loss(program, outcome.best, frozen, opened.evaluation("test"))
         if settings.keep_checkpoint == "best":
+            about = opened.checkpoint_about()
             best = {"step": outcome.progress.best_step, "hash": tuned_hash(outcome.best, about)}
             checkpoint_bytes = checkpoints.save(folder / "checkpoint", outcome.best, about | best)
     record = {
-        **_identity(run, ready),
+        **_identity(opened),
         "status": outcome.progress.status,
         "reason": outcome.progress.reason,
         "results": _results(outcome, test_loss),
         "metrics": outcome.progress.history,
-        "costs": _costs(ready, outcome.progress, checkpoint_bytes),
+        "costs": _costs(opened, outcome.progress) | process_costs | {"checkpoint_bytes": checkpoint_bytes},
         "seeds": {"seed": run.seed, "subset_seed": run.subset_seed},
         "data": {
-            "store": store.manifest_hash(),
-            "task": store.manifest["task"],
-            "examples": len(ready.subset),
+            "store": opened.store.manifest_hash(),
+            "task": opened.store.manifest["task"],
+            "examples": len(opened.subset),
         },
         "settings": records.plain(settings),
         "config": configuration.resolved(),
@@ -201,11 +272,15 @@ def finetune(
     }
     records.write_events(folder, outcome.progress)
     records.write(folder, record)
-    finish(folder)
     return record
 
 
-def _open(run: FinetuneRun) -> _Ready:
+def open_run(run: FinetuneRun) -> OpenRun:
+    """Opens the store and the base of a run.
+
+    Raises:
+        InputError: see `finetune`.
+    """
     settings = settings_for(run.method, run.learning_rate)
     store = data_sets.store_at(run.store)
     if "inputs" not in store.manifest["feature_lengths"]:
@@ -218,52 +293,7 @@ def _open(run: FinetuneRun) -> _Ready:
     examples = len(split) if run.examples is None else run.examples
     subset = data_batches.nested_subset(len(split), examples, run.subset_seed)
     program = Program(config, method, settings.optimizer, settings.layout, settings.microbatches)
-    return _Ready(settings, store, base, about, program, split, subset)
-
-
-def _sequences(run: FinetuneRun, ready: _Ready) -> Sequences:
-    return data_sets.sequences_at(run.store, ready.program.model, ready.about.get("start_id"))
-
-
-def _evaluation(run: FinetuneRun, ready: _Ready, name: str, examples: int | None) -> tuple[Batch, ...]:
-    sequences = _sequences(run, ready)
-    return data_sets.evaluation_at(run.store, name, examples, ready.settings.eval_batch_size, sequences)
-
-
-def _batches(run: FinetuneRun, ready: _Ready) -> TrainingBatches:
-    return TrainingBatches(
-        ready.split,
-        ready.subset,
-        ready.settings.batch_size,
-        _sequences(run, ready),
-        run.seed,
-        (jax.process_index(), jax.process_count()),
-    )
-
-
-def _about(run: FinetuneRun, ready: _Ready) -> dict[str, Any]:
-    """What the checkpoint of this run says of itself."""
-    return {
-        "kind": "tuned",
-        "method": {"name": run.method, **dataclasses.asdict(ready.program.method)},
-        "base": _base(run, ready),
-        "model": ready.about["model"],
-        "vocabulary_sha256": ready.about["vocabulary_sha256"],
-        "start_id": ready.about.get("start_id"),
-    }
-
-
-def _base(run: FinetuneRun, ready: _Ready) -> dict[str, Any]:
-    about, method = ready.about, ready.program.method
-    base = {
-        "path": str(run.base),
-        "hash": about["hash"],
-        "pretrain_tokens": about["pretrain_tokens"],
-        "dtype": "float32" if method.trains_base else ready.settings.base_dtype,
-    }
-    if about["kind"] == "tuned":
-        base["tuned_from"] = {"method": about["method"], "base": about["base"]}
-    return base
+    return OpenRun(run, settings, store, base, about, program, split, subset)
 
 
 def evaluate_checkpoint(
@@ -297,15 +327,15 @@ def evaluate_checkpoint(
     return mean_loss(program, tuned, frozen, evaluation), min(examples or of_split, of_split)
 
 
-def _identity(run: FinetuneRun, ready: _Ready) -> dict[str, Any]:
-    program = ready.program
+def _identity(opened: OpenRun) -> dict[str, Any]:
+    program = opened.program
     return {
         "kind": "finetuning",
-        "method": run.method,
+        "method": opened.run.method,
         "model": program.model.name,
-        "base": _base(run, ready),
-        "finetune_examples": len(ready.subset),
-        "finetune_tokens": data_batches.target_tokens(ready.split, ready.subset),
+        "base": opened.base_about(),
+        "finetune_examples": len(opened.subset),
+        "finetune_tokens": data_batches.target_tokens(opened.split, opened.subset),
         "tuning_size": program.method.tuning_size,
         "parameters": {
             "total": counts.model_parameters(program.model),
@@ -328,12 +358,12 @@ def _results(outcome: Outcome, test_loss: float | None) -> dict[str, Any]:
     }
 
 
-def _costs(ready: _Ready, progress: Progress, checkpoint_bytes: int | None) -> dict[str, Any]:
-    program = ready.program
+def _costs(opened: OpenRun, progress: Progress) -> dict[str, Any]:
+    program = opened.program
     seconds, steps = progress.train_seconds, max(progress.step, 1)
-    mean_length = float(np.mean(ready.split.total_lengths[ready.subset]))
-    tokens_per_step = ready.settings.batch_size * mean_length
-    mean_target = data_batches.target_tokens(ready.split, ready.subset) / len(ready.subset)
+    mean_length = float(np.mean(opened.split.total_lengths[opened.subset]))
+    tokens_per_step = opened.settings.batch_size * mean_length
+    mean_target = data_batches.target_tokens(opened.split, opened.subset) / len(opened.subset)
     flops = costs.flops_per_token(
         program.model, program.method, program.abstract_tuned(), mean_length, mean_target
     )
@@ -347,7 +377,5 @@ def _costs(ready: _Ready, progress: Progress, checkpoint_bytes: int | None) -> d
         "backward_flops_per_token": flops.backward,
         "flops_saved": flops.saved,
         "flops_formula": costs.FORMULA,
-        "peak_memory_bytes": records.peak_memory_bytes(program.train_memory_bytes()),
-        "checkpoint_bytes": checkpoint_bytes,
         "compile_seconds": program.compile_seconds(),
     }

@@ -217,6 +217,32 @@ def _save(folder: Path, state: TrainState, best: Any, progress: Progress, plan: 
     )
 
 
+def note_evaluation(progress: Progress, dev_loss: float, train_losses: np.ndarray, patience: int) -> bool:
+    """Appends an evaluation at `progress.step` to the history; whether it is the best so far.
+
+    A loss that is not finite ends the run as diverged, `patience` evaluations without a better one as done.
+    """
+    if not math.isfinite(dev_loss) or not np.isfinite(train_losses).all():
+        progress.status = "diverged"
+        progress.reason = f"loss is not finite by step {progress.step}"
+        return False
+    row = {"step": progress.step, "dev_loss": dev_loss}
+    if len(train_losses):
+        row["train_loss"] = float(np.mean(train_losses, dtype=np.float64))
+    progress.history.append(row)
+    if dev_loss < progress.best_dev_loss:
+        progress.best_dev_loss, progress.best_step, progress.evaluations_since_best = (
+            dev_loss,
+            progress.step,
+            0,
+        )
+        return True
+    progress.evaluations_since_best += 1
+    if patience and progress.evaluations_since_best >= patience:
+        progress.status = "done"
+    return False
+
+
 def _evaluate(
     program: Program,
     state: TrainState,
@@ -228,26 +254,9 @@ def _evaluate(
     patience: int,
 ) -> Any:
     """Appends to the history and returns the best tree so far."""
-    dev_loss = mean_loss(program, state.tuned, base, dev)
-    if not math.isfinite(dev_loss) or not np.isfinite(train_losses).all():
-        progress.status = "diverged"
-        progress.reason = f"loss is not finite by step {progress.step}"
-        return best
-    row = {"step": progress.step, "dev_loss": dev_loss}
-    if len(train_losses):
-        row["train_loss"] = float(np.mean(train_losses, dtype=np.float64))
-    progress.history.append(row)
-    if dev_loss < progress.best_dev_loss:
-        progress.best_dev_loss, progress.best_step, progress.evaluations_since_best = (
-            dev_loss,
-            progress.step,
-            0,
-        )
+    if note_evaluation(progress, mean_loss(program, state.tuned, base, dev), train_losses, patience):
         # A copy: the state itself is donated to the next call.
         return jax.tree.map(jnp.copy, state.tuned)
-    progress.evaluations_since_best += 1
-    if patience and progress.evaluations_since_best >= patience:
-        progress.status = "done"
     return best
 
 

@@ -124,9 +124,12 @@ class Program:
             state_shardings(self).tuned,
         )
 
-    def train_memory_bytes(self) -> int | None:
-        """Bytes that the training step called last needs on one device at its peak; None before the first."""
-        compiled = _last_called.get((self, "train"))
+    def train_memory_bytes(self, name: str = "train") -> int | None:
+        """Bytes that the training step called last needs on one device at its peak; None before the first.
+
+        `name` is that of `call`.
+        """
+        compiled = _last_called.get((self, name))
         analysis = compiled.memory_analysis() if compiled is not None else None
         if analysis is None:
             return None

@@ -1,0 +1,33 @@
+"""A study whose workers make runs at the same time gives the table of one whose workers do not."""
+
+import csv
+import json
+
+import pytest
+
+from scaling_jax.cli.main import main
+from tests.studies.small_study import write_gin, write_stores
+
+
+@pytest.mark.slow
+def test_cohorts_give_the_same_table(tmp_path, capsys):
+    stores = write_stores(tmp_path / "stores")
+    gin_file = write_gin(tmp_path / "study.gin", stores)
+    tables = {}
+    for cohort in (1, 3):
+        out = tmp_path / str(cohort)
+        flags = [f"--gin.Study.cohort={cohort}", "--gin.Grid.models=['small_a']", "--gin.Grid.seeds=[0, 1]"]
+        assert main(["study", "--gin_file", str(gin_file), "--out", str(out), *flags]) == 0
+        with open(out / "results.csv", newline="") as file:
+            tables[cohort] = list(csv.DictReader(file))
+    said = capsys.readouterr().out
+    assert "each on a core of its own, one run at a time" in said
+    assert "each on a core of its own, up to 3 runs of one program at a time" in said
+    assert len(tables[1]) == len(tables[3]) == 2 * 3 * 3 * 2
+    at_once = {"full": set(), "lora": set(), "prompt": set()}
+    for alone, together in zip(tables[1], tables[3], strict=True):
+        assert alone["run_id"] == together["run_id"] and together["status"] == "done"
+        assert float(together["loss"]) == pytest.approx(float(alone["loss"]), rel=1e-3)
+        record = json.loads((tmp_path / "3" / together["record"]).read_text())
+        at_once[together["method"]].add(record["costs"]["runs_at_once"])
+    assert at_once["full"] == {1} and max(at_once["lora"]) == max(at_once["prompt"]) == 3
