@@ -14,6 +14,7 @@ from scaling_jax.models import counts
 from scaling_jax.models.families import named_model
 from scaling_jax.studies.grid import Grid, LearningRateSearch, Point
 from scaling_jax.training.finetune import settings_for
+from scaling_jax.tuning.method import named_method
 
 STORES = ("pretrain", "finetune")
 
@@ -85,10 +86,12 @@ def make_jobs(study: Study, vocabulary_size: int, tokens_per_example: float) -> 
     """Jobs in the order that workers prefer them: what others wait for, then the largest.
 
     Raises:
-        InputError: an unknown model or method, or a search over a model that the study does not have.
+        InputError: an unknown model or method, a method whose settings do not fit a model, or a search over
+            a model that the study does not have.
     """
     points = study.points()
     search = study.learning_rates
+    _check_methods([*points, *(_search_points(search) if search else [])], vocabulary_size)
     rate_jobs = _rate_jobs(search, vocabulary_size, tokens_per_example) if search else []
     levels: dict[str, set[int]] = {}
     for point in [*points, *([_search_point(search, "full")] if search else [])]:
@@ -143,6 +146,20 @@ def _first_difference(old: str, new: str) -> str:
 
 def _search_point(search: LearningRateSearch, method: str) -> Point:
     return Point(search.model, search.pretrain_tokens, method, None, search.finetune_examples, search.seed)
+
+
+def _search_points(search: LearningRateSearch) -> list[Point]:
+    return [_search_point(search, method) for method in search.rates]
+
+
+def _check_methods(points: Sequence[Point], vocabulary_size: int) -> None:
+    """Every method's settings against every model that it tunes, before anything is trained."""
+    for model, method, size in {(point.model, point.method, point.tuning_size): None for point in points}:
+        parameters = counts.abstract_parameters(named_model(model, vocabulary_size))
+        try:
+            named_method(method, size).check(parameters)
+        except InputError as error:
+            raise InputError(f"model {model!r}: {error}") from error
 
 
 def _pretrain_job(model: str, levels: list[int], vocabulary_size: int) -> Job:

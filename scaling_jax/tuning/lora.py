@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from scaling_jax.errors import InputError
 from scaling_jax.models.hooks import tuned_variable
 from scaling_jax.tuning.method import register
+from scaling_jax.tuning.selection import Path
 from scaling_jax.tuning.targeted import Targeted
 
 
@@ -58,17 +59,16 @@ class LoRA(Targeted):
     def resized(self, tuning_size: int) -> "LoRA":
         return dataclasses.replace(self, rank=tuning_size)
 
+    def check_kernel(self, path: Path, shape: tuple[int, int]) -> None:
+        if self.rank > min(shape):
+            raise InputError(f"lora.rank = {self.rank} is above the smaller side of {path[-1]} {list(shape)}")
+
     def project(
         self, module: nn.Module, inputs: jax.Array, project: Callable[[jax.Array], jax.Array]
     ) -> jax.Array:
         if not self.adds_to(module):
             return project(inputs)
         features_in, features_out = inputs.shape[-1], module.features
-        if self.rank > min(features_in, features_out):
-            raise InputError(
-                f"lora.rank = {self.rank} is above the smaller side of "
-                f"{module.name} [{features_in}, {features_out}]"
-            )
         axis_in, axis_out = module.axes
         # uniform(-1/sqrt(in), 1/sqrt(in)): kaiming-uniform with a = sqrt(5)
         uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")

@@ -41,13 +41,13 @@ def _is_named(wanted: str, name: str) -> bool:
     return fnmatch.fnmatchcase(name, wanted)
 
 
-def projections(parameters: Any) -> list[Path]:
-    """Places of all projections in a tree of (abstract) base parameters."""
-    found = []
+def projections(parameters: Any) -> dict[Path, Any]:
+    """Kernels [layers, in, out] of all projections in a tree of (abstract) base parameters, by place."""
+    found = {}
 
     def walk(tree: Any, path: Path) -> None:
         if path and path[-1] in PROJECTIONS and "kernel" in tree:
-            found.append(path)
+            found[path] = tree["kernel"]
         elif isinstance(tree, dict):
             for name, part in tree.items():
                 walk(part, (*path, name))

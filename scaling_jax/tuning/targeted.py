@@ -48,6 +48,17 @@ class Targeted(TuningMethod):
 
     def check(self, parameters: Any) -> None:
         selection.check_targets(f"{self.name}.targets", self.targets, parameters)
+        for path, kernel in selection.projections(parameters).items():
+            if self.is_target(path):
+                selection.chosen_layers(f"{self.name}.layers", self.layers, kernel.shape[0])
+                self.check_kernel(path, kernel.shape[1:])
+
+    def check_kernel(self, path: selection.Path, shape: tuple[int, int]) -> None:
+        """Compares the settings with the matrix [in, out] of one target.
+
+        Raises:
+            InputError: they do not fit.
+        """
 
     def kept(self, added: Any) -> Any:
         return selection.kept_rows(f"{self.name}.layers", self.layers, added)

@@ -160,6 +160,13 @@ def test_a_folder_with_other_things_is_refused(tmp_path, stores, capsys):
         ("Gird.models = ['small_a']", "did you mean 'Grid'"),
         ("Grid.pretrain_tokens = [1000000]", "pretraining asks for"),
         ("Study.pretrain_store = '/nowhere'", "is not a token store"),
+        (
+            "lora.targets = ['keys']",
+            "model 'small_a': lora.targets: 'keys' matches no projection; those that",
+        ),
+        ("lora.rank = 5", "model 'small_a': lora.rank = 5 is above the smaller side of key [8, 4]"),
+        ("lora.layers = 'last 2'", "model 'small_a': lora.layers = 'last 2': the model has 1 layers"),
+        ("prompt.stacks = ['encoder']", "this model has no encoder; it has decoder"),
     ],
 )
 def test_bad_bindings_are_refused(tmp_path, stores, capsys, binding, message):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from scaling_jax.errors import InputError
-from scaling_jax.models import counts
 from scaling_jax.tuning.lora import LoRA
 from scaling_jax.tuning.selection import PROJECTIONS
 from tests.models import tiny
@@ -127,4 +126,5 @@ def test_bad_settings(settings, says):
 
 def test_a_rank_above_the_matrix():
     with pytest.raises(InputError, match=r"lora.rank = 9 is above the smaller side of key \[16, 8\]"):
-        counts.abstract_variables(CONFIG, LoRA(rank=9))
+        made.program(LoRA(rank=9)).trained_parameters()
+    assert made.program(LoRA(rank=9, targets=("query", "feed_forward"))).trained_parameters()
