@@ -1,0 +1,228 @@
+"""Full and LoRA training steps: this project against transformers + peft, same model and batch.
+
+    python benchmarks/tuning_step.py
+    python benchmarks/tuning_step.py --layers 16 --model_dim 512
+    python benchmarks/tuning_step.py --dtype bfloat16 --layers 16 --model_dim 2048 --heads 16 --length 1024
+
+A LLaMA with as many query as key-value heads and a feed-forward of four times the width; AdamW; LoRA on
+all seven projections. Every measurement is a process of its own, in turns: torch as it comes, ours with
+XLA's default flags, ours with the flags that the command line sets. Milliseconds are the median of all
+steps of all rounds. Needs the extra `parity` (torch, transformers, peft), or jax, flax, optax and gin-config
+alone with `--only ours`.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+VARIANTS = ("torch", "torch_compiled", "default_flags", "shipped_flags")
+METHODS = ("full", "lora")
+
+
+def arguments():
+    """The flags."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--model_dim", type=int, default=256)
+    parser.add_argument("--heads", type=int, default=8)
+    parser.add_argument("--vocabulary", type=int, default=8192)
+    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--dtype", default="float32", help="of products; LoRA's base is kept in it")
+    parser.add_argument("--unroll", type=int, default=0, help="layers per iteration; 0 is all, no scan")
+    parser.add_argument("--remat", default="none")
+    parser.add_argument("--steps", type=int, default=6, help="timed steps of one process")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--only", choices=("ours", "torch"))
+    parser.add_argument("--compiled", action="store_true", help="torch.compile as well")
+    parser.add_argument("--variant", help=argparse.SUPPRESS)
+    parser.add_argument("--method", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def time_ours(given):
+    """Seconds of every step, and facts, in this process."""
+    sys.path.insert(0, str(ROOT))
+    import jax
+    import numpy as np
+
+    from scaling_jax.models import counts
+    from scaling_jax.models.config import ModelConfig
+    from scaling_jax.models.families import llama_config
+    from scaling_jax.training.mesh import Layout
+    from scaling_jax.training.optimizers import Optimizer
+    from scaling_jax.training.precision import stored_as
+    from scaling_jax.training.program import Program
+    from scaling_jax.tuning.full import Full
+    from scaling_jax.tuning.lora import LoRA
+
+    shape = llama_config(
+        layers=given.layers,
+        heads=given.heads,
+        model_dim=given.model_dim,
+        feed_forward_dim=4 * given.model_dim,
+        vocabulary_size=given.vocabulary,
+        dtype=given.dtype,
+        remat=given.remat,
+        unroll=given.unroll or given.layers,
+    )
+    method = Full() if given.method == "full" else LoRA(rank=given.rank)
+    program = Program(ModelConfig("benchmark", **shape), method, Optimizer("adamw"), Layout())
+    base = program.initial_parameters(0)
+    state, frozen = program.start(base if given.method == "full" else stored_as(base, given.dtype), 0)
+    whole = np.random.default_rng(0).integers(0, given.vocabulary, (1, given.rows, given.length + 1))
+    whole = whole.astype(np.int32)
+    batch = {
+        "inputs": whole[..., :-1],
+        "targets": whole[..., 1:],
+        "weights": np.ones((1, given.rows, given.length), np.float32),
+    }
+    rates = np.full(1, 1e-4, np.float32)
+    seconds = []
+    for _ in range(given.steps + 2):
+        began = time.perf_counter()
+        state, metrics = program.train(state, frozen, batch, rates)
+        loss = float(metrics["loss"][0])
+        seconds.append(time.perf_counter() - began)
+    peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return {
+        "seconds": seconds[2:],
+        "loss": loss,
+        "parameters": counts.model_parameters(program.model),
+        "trained": program.trained_parameters(),
+        "device": jax.devices()[0].device_kind,
+        "peak_memory_bytes": peak,
+        "versions": {"jax": jax.__version__},
+    }
+
+
+def time_torch(given):
+    """Seconds of every step, and facts, in this process."""
+    import peft
+    import torch
+    import transformers
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = getattr(torch, given.dtype)
+    config = transformers.LlamaConfig(
+        hidden_size=given.model_dim,
+        intermediate_size=4 * given.model_dim,
+        num_hidden_layers=given.layers,
+        num_attention_heads=given.heads,
+        vocab_size=given.vocabulary,
+        tie_word_embeddings=False,
+        attn_implementation="sdpa",
+        use_cache=False,
+    )
+    model = transformers.LlamaForCausalLM(config).to(device)
+    parameters = sum(part.numel() for part in model.parameters())
+    if given.method == "lora":
+        names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+        adapters = peft.LoraConfig(r=given.rank, lora_alpha=given.rank, target_modules=names)
+        model = peft.get_peft_model(model.to(dtype), adapters)
+    if given.remat != "none":
+        model.gradient_checkpointing_enable()
+    model.train()
+    trained = [part for part in model.parameters() if part.requires_grad]
+    for part in trained:
+        part.data = part.data.float()
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    tokens = torch.randint(0, given.vocabulary, (given.rows, given.length + 1), device=device)
+    run = torch.compile(model) if given.variant == "torch_compiled" else model
+    seconds = []
+    for _ in range(given.steps + 2):
+        began = time.perf_counter()
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            logits = run(input_ids=tokens[:, :-1]).logits
+            loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        value = float(loss)
+        seconds.append(time.perf_counter() - began)
+    on_gpu = device == "cuda"
+    return {
+        "seconds": seconds[2:],
+        "loss": value,
+        "parameters": parameters,
+        "trained": sum(part.numel() for part in trained),
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "peak_memory_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
+        "versions": {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "peft": peft.__version__,
+        },
+    }
+
+
+def measured(variant, method):
+    """What a process of its own measures."""
+    environment = dict(os.environ)
+    if variant == "shipped_flags":
+        sys.path.insert(0, str(ROOT))
+        from scaling_jax.training.platform import worker_environment
+
+        environment = worker_environment()
+    command = [sys.executable, *sys.argv, "--variant", variant, "--method", method]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{variant} {method} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main():
+    """Measures in turns and prints a table and one JSON object."""
+    given = arguments()
+    if given.variant:
+        print(json.dumps(time_torch(given) if given.variant.startswith("torch") else time_ours(given)))
+        return
+    variants = [
+        variant
+        for variant in VARIANTS
+        if (variant != "torch_compiled" or given.compiled)
+        and given.only in (None, "torch" if variant.startswith("torch") else "ours")
+    ]
+    found = {}
+    for _ in range(given.rounds):
+        for method in METHODS:
+            for variant in variants:
+                one = measured(variant, method)
+                known = found.setdefault((method, variant), one | {"seconds": []})
+                known["seconds"] += one["seconds"]
+    sizes = {one["parameters"] for one in found.values()}
+    first = next(iter(found.values()))
+    if len(sizes) > 1:
+        sys.exit(f"the models differ: {sizes} parameters")
+    tokens = given.rows * given.length
+    print(
+        f"{first['device']}, {sizes.pop():,} parameters, {given.rows} x {given.length} tokens, {given.dtype}"
+    )
+    print(f"{'':<24}{'ms a step':>10}{'tokens/s':>12}{'of torch':>10}{'peak GiB':>10}{'trained':>14}")
+    rows = []
+    for (method, variant), one in found.items():
+        seconds = statistics.median(one["seconds"])
+        peer = found.get((method, "torch"))
+        ratio = statistics.median(peer["seconds"]) / seconds if peer else None
+        peak = one["peak_memory_bytes"]
+        print(
+            f"{method + ', ' + variant:<24}{1000 * seconds:>10.1f}{tokens / seconds:>12,.0f}"
+            f"{f'{ratio:.2f}' if ratio else '':>10}{f'{peak / 2**30:.2f}' if peak else '':>10}"
+            f"{one['trained']:>14,}"
+        )
+        rows.append(
+            {"method": method, "variant": variant, "tokens_per_second": tokens / seconds, "of_torch": ratio}
+            | {key: one[key] for key in ("peak_memory_bytes", "trained", "loss", "versions")}
+        )
+    print(json.dumps({"settings": vars(given), "device": first["device"], "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
