@@ -148,7 +148,7 @@ def _fit(solved: _Solved, sample: Sample, group: int) -> Fit:
         columns=dict(sample.columns),
         parameters=parameters,
         intervals=intervals,
-        standard_errors={name: float(np.std(values)) for name, values in draws.items()},
+        standard_errors={name: _spread(values) for name, values in draws.items()},
         level=settings.level,
         interval_method=drawn.method,
         objective={
@@ -180,6 +180,12 @@ def _fit(solved: _Solved, sample: Sample, group: int) -> Fit:
         draws=draws,
         extra={},
     )
+
+
+def _spread(values: np.ndarray) -> float:
+    """Standard deviation, also of numbers whose squares are none."""
+    largest = np.max(np.abs(values))
+    return float(largest * np.std(values / largest)) if largest > 0 else 0.0
 
 
 def _typed_group(group: Mapping) -> dict:

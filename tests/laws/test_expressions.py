@@ -224,12 +224,12 @@ def test_arithmetic():
     ],
 )
 def test_nothing_else_is_reachable(text):
-    begin = time.perf_counter()
+    begin = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(InputError) as error:
             truth(text, COLUMNS, 3)
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1
     assert len(str(error.value)) < 600
 
 
