@@ -1,15 +1,17 @@
-"""Makes one of our checkpoints from a Hugging Face folder (LLaMA, T5) or a T5X checkpoint (T5), or a
-Hugging Face folder from one of ours. A tuned checkpoint is merged into its base first.
+"""Makes one of our checkpoints from a Hugging Face folder (LLaMA, T5), a T5X checkpoint (T5) or a PEFT
+adapter (LoRA, (IA)3, prompt); or, from one of ours, a Hugging Face folder, into which what was tuned
+is merged, or a PEFT adapter.
 """
 
 import time
 from pathlib import Path
 
-SUMMARY = "checkpoints from Hugging Face and T5X, and back to Hugging Face"
+SUMMARY = "checkpoints and adapters from Hugging Face and T5X, and back to Hugging Face"
 EXAMPLE = (
     "  scaling-jax convert downloads/flan-t5-xl runs/flan-t5-xl --activations bfloat16 --remat full\n"
     "  scaling-jax convert downloads/checkpoint_1138000 runs/flan-t5-xl --vocabulary downloads/spiece.model\n"
-    "  scaling-jax convert runs/lora-1000/checkpoint exports/lora-1000 --to hugging_face"
+    "  scaling-jax convert runs/lora-1000/checkpoint exports/lora-1000 --to hugging_face\n"
+    "  scaling-jax convert runs/lora-1000/checkpoint exports/adapter --to adapter --base google/flan-t5-xl"
 )
 
 
@@ -17,7 +19,7 @@ def add_arguments(parser) -> None:
     """Declares the verb's flags."""
     parser.add_argument("folder", metavar="FOLDER", help="Hugging Face folder, T5X checkpoint_STEP, or ours")
     parser.add_argument("out", metavar="OUT", help="folder to write, whole or not at all")
-    parser.add_argument("--to", choices=("checkpoint", "hugging_face"), default="checkpoint")
+    parser.add_argument("--to", choices=("checkpoint", "hugging_face", "adapter"), default="checkpoint")
     parser.add_argument("--name", help="of the model in records; the folder's by default")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the arrays that are written"
@@ -39,6 +41,10 @@ def add_arguments(parser) -> None:
         metavar="PATH",
         help="token store or SentencePiece file that the tokens belong to, where FOLDER has no such file",
     )
+    parser.add_argument(
+        "--base",
+        help="checkpoint of the base of an adapter that is read; name of the base of one that is written",
+    )
     parser.add_argument("--fsdp", type=int, default=1, help="devices along each parameter's width")
     parser.add_argument("--tensor", type=int, default=1, help="devices along heads and feed-forward")
 
@@ -49,6 +55,7 @@ def run(arguments) -> int:
 
     platform.prepare_process()
     from scaling_jax import configuration
+    from scaling_jax.errors import InputError
     from scaling_jax.interop import conversion
     from scaling_jax.training.mesh import Layout
 
@@ -58,6 +65,12 @@ def run(arguments) -> int:
     began = time.perf_counter()
     if arguments.to == "hugging_face":
         made = conversion.to_hugging_face(source, out, layout, arguments.dtype)
+    elif arguments.to == "adapter":
+        made = conversion.to_adapter(source, out, layout, arguments.base)
+    elif (source / "adapter_config.json").is_file():
+        if arguments.base is None:
+            raise InputError(f"{source} is an adapter: name the checkpoint of its base with --base")
+        made = conversion.from_adapter(source, out, Path(arguments.base), layout)
     else:
         execution = {"dtype": arguments.activations, "remat": arguments.remat}
         vocabulary = Path(arguments.vocabulary) if arguments.vocabulary else None

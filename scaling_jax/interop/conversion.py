@@ -1,17 +1,24 @@
-"""Hugging Face folders to our checkpoints; our checkpoints, tuned ones merged, to Hugging Face folders."""
+"""Folders of others to our checkpoints and back: whole models, tuned ones merged, and adapters."""
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from scaling_jax import files
 from scaling_jax.data.store import open_store
 from scaling_jax.errors import InputError
-from scaling_jax.interop import hugging_face, reading, t5x_checkpoints
+from scaling_jax.interop import adapters, hugging_face, reading, t5x_checkpoints
+from scaling_jax.interop.adapters_reading import read_adapter
 from scaling_jax.models import counts
+from scaling_jax.models.config import from_record
 from scaling_jax.training import bases, checkpoints
 from scaling_jax.training.mesh import Layout
+from scaling_jax.training.optimizers import Optimizer
+from scaling_jax.training.program import Program
+from scaling_jax.tuning.method import restored_method
 
 ONE_AXIS = Layout()
 # The first two are SentencePiece models: a store prepared with one has its hash.
@@ -106,6 +113,59 @@ def to_hugging_face(
     settings = checkpoints.about(origin).get("hugging_face")
     hugging_face.write_model(out, model, parameters, dtype, settings, tokenizer)
     return Converted(out, model.name, counts.model_parameters(model), about["vocabulary_sha256"])
+
+
+def to_adapter(checkpoint: Path, out: Path, layout: Layout = ONE_AXIS, base: str | None = None) -> Converted:
+    """Writes what a tuned checkpoint trained as a PEFT adapter; its base is not read.
+
+    Args:
+        checkpoint: folder written by `finetune`.
+        out: folder that does not exist yet, or is empty.
+        layout: where the arrays go.
+        base: name or folder of the base model in the adapter's config; None is the model's name.
+
+    Raises:
+        InputError: no tuned checkpoint, or a method or base that PEFT cannot express.
+    """
+    about = checkpoints.about(checkpoint)
+    if about["kind"] != "tuned":
+        raise InputError(f"{checkpoint} is a {about['kind']} checkpoint, an adapter is made of a tuned one")
+    model, method = from_record(about["model"]), restored_method(about["method"])
+    program = Program(model, method, Optimizer(), layout)
+    tuned = checkpoints.restore(checkpoint, program.abstract_tuned())
+    adapters.write_adapter(out, model, method, tuned, base or model.name)
+    return Converted(out, model.name, program.trained_parameters(), about["vocabulary_sha256"])
+
+
+def from_adapter(source: Path, out: Path, base: Path, layout: Layout = ONE_AXIS) -> Converted:
+    """Makes a tuned checkpoint of a PEFT adapter and the checkpoint of its base.
+
+    Raises:
+        InputError: see `adapters_reading.read_adapter`; or `out` is there, or `base` is no checkpoint.
+    """
+    _check_free(out)
+    base_about = checkpoints.about(base)
+    model = from_record(base_about["model"])
+    found = read_adapter(source, model)
+    program = Program(model, found.method, Optimizer(), layout)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, program.abstract_tuned())
+    tuned = jax.device_put(found.tuned, shardings)
+    about = {
+        "kind": "tuned",
+        "method": {"name": found.name, **dataclasses.asdict(found.method)},
+        "base": {
+            "path": str(base),
+            "hash": base_about["hash"],
+            "pretrain_tokens": base_about.get("pretrain_tokens"),
+            "dtype": "float32",
+        },
+        "model": base_about["model"],
+        "vocabulary_sha256": base_about["vocabulary_sha256"],
+        "start_id": base_about.get("start_id"),
+        "step": 0,
+    }
+    checkpoints.save(out, tuned, about | {"hash": bases.tuned_hash(tuned, about)})
+    return Converted(out, model.name, program.trained_parameters(), base_about["vocabulary_sha256"])
 
 
 def _origin(checkpoint: Path) -> Path:

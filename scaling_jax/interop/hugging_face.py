@@ -59,6 +59,11 @@ def open_model(path: Path, name: str | None = None) -> Source:
     )
 
 
+def family_of(model: ModelConfig) -> Family:
+    """The family that a model of ours is written as."""
+    return FAMILIES["t5" if model.encoder_layers else "llama"]
+
+
 def write_model(
     path: Path,
     model: ModelConfig,
@@ -83,7 +88,7 @@ def write_model(
     Raises:
         InputError: a model that neither family can express, or a folder that cannot be written.
     """
-    family = FAMILIES["t5" if model.encoder_layers else "llama"]
+    family = family_of(model)
     own = family.write_config(model)
     kept = {key: value for key, value in (settings or {}).items() if key not in ("rope_parameters", "dtype")}
     with files.new_directory(path) as folder:

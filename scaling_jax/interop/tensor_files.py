@@ -142,12 +142,12 @@ def write_folder(folder: Path, tensors: Iterable[NewTensor], bytes_per_file: int
         parts[-1].append(tensor)
     try:
         if len(parts) == 1:
-            _write_file(folder / SINGLE, parts[0])
+            write_file(folder / SINGLE, parts[0])
             return
         placed = {}
         for number, part in enumerate(parts, 1):
             name = f"model-{number:05}-of-{len(parts):05}.safetensors"
-            _write_file(folder / name, part)
+            write_file(folder / name, part)
             placed |= {tensor.name: name for tensor in part}
     except OSError as error:
         raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
@@ -155,7 +155,8 @@ def write_folder(folder: Path, tensors: Iterable[NewTensor], bytes_per_file: int
     files.write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": placed})
 
 
-def _write_file(path: Path, tensors: list[NewTensor]) -> None:
+def write_file(path: Path, tensors: list[NewTensor]) -> None:
+    """Writes one file, one tensor in memory at a time."""
     names = {dtype: name for name, dtype in DTYPES.items()}
     header: dict[str, dict] = {"__metadata__": {"format": "pt"}}  # what transformers asks for
     begin = 0

@@ -181,7 +181,7 @@ def test_nothing_half_written(tmp_path, monkeypatch):
     def fails(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tensor_files, "_write_file", fails)
+    monkeypatch.setattr(tensor_files, "write_file", fails)
     with pytest.raises(InputError, match="cannot write .*: No space left on device"):
         hugging_face.write_model(tmp_path / "m", cases.CASES[name], broken)
     assert list(tmp_path.iterdir()) == []

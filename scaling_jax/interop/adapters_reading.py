@@ -1,0 +1,226 @@
+"""PEFT adapters of LoRA, (IA)3 and prompts as our methods and what they trained."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scaling_jax import files
+from scaling_jax.errors import InputError
+from scaling_jax.interop.adapters import CONFIG, PREFIX, PROMPT, TENSORS, layer_counts, modules
+from scaling_jax.interop.tensor_files import StoredTensor, open_file
+from scaling_jax.models import counts
+from scaling_jax.models.config import ModelConfig
+from scaling_jax.tuning import selection
+from scaling_jax.tuning.ia3 import IA3
+from scaling_jax.tuning.lora import LoRA
+from scaling_jax.tuning.method import TuningMethod
+from scaling_jax.tuning.prompt import Prompt
+
+KNOWN = ("LORA", "IA3", "PROMPT_TUNING")
+# Settings that change what an adapter computes and that our methods do not have: what they must be.
+WITHOUT = {
+    "use_dora": (False, None),
+    "rank_pattern": ({}, None),
+    "alpha_pattern": ({}, None),
+    "modules_to_save": ([], None),
+    "bias": ("none", None),
+    "lora_bias": (False, None),
+    "trainable_token_indices": ([], {}, None),
+}
+
+# Our arrays beside one projection, by (path, layer).
+Found = dict[tuple[selection.Path, int], dict[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+    """A method with the settings of an adapter, its name, and what was trained."""
+
+    name: str
+    method: TuningMethod
+    tuned: Any
+
+
+def read_adapter(path: Path, model: ModelConfig) -> Adapter:
+    """Reads an adapter for a base model.
+
+    Raises:
+        InputError: no adapter there, a kind or an option of it that our methods do not have, a truncated
+            file, or one that was trained on another base (all that does not fit is named).
+    """
+    settings = files.read_json(path / CONFIG)
+    kind = settings.get("peft_type")
+    if kind not in KNOWN:
+        raise InputError(f"{path / CONFIG}: peft_type {kind!r}; known are {', '.join(KNOWN)}")
+    unusual = {
+        key: settings[key]
+        for key, allowed in WITHOUT.items()
+        if key in settings and settings[key] not in allowed
+    }
+    if unusual:
+        raise InputError(f"{path / CONFIG} asks for what our methods do not have: {unusual}")
+    if not (path / TENSORS).is_file() and (path / "adapter_model.bin").is_file():
+        raise InputError(
+            f"{path}/adapter_model.bin is a pickle, which is never loaded: save it as safetensors"
+        )
+    stored = open_file(path / TENSORS)
+    if kind == "PROMPT_TUNING":
+        return _prompt(path, settings, stored, model)
+    read = {"LORA": _lora_arrays, "IA3": _ia3_arrays}[kind]
+    found = read(path, settings, stored, model)
+    targets, layers = _selected(path, found, layer_counts(model))
+    tuned = _stacked(found)
+    if kind == "IA3":
+        return Adapter("ia3", IA3(targets=targets, layers=layers), tuned)
+    rank = settings["r"]
+    scale = settings["lora_alpha"] / (rank**0.5 if settings.get("use_rslora") else rank)
+    dropout = settings.get("lora_dropout", 0.0)
+    method = LoRA(rank=rank, alpha=scale * rank, dropout=dropout, targets=targets, layers=layers)
+    return Adapter("lora", method, tuned)
+
+
+def _places(model: ModelConfig) -> dict[str, tuple[selection.Path, int]]:
+    depth = layer_counts(model)
+    return {
+        module.format(layer=layer): (path, layer)
+        for path, module in modules(model).items()
+        for layer in range(depth[path])
+    }
+
+
+def _lora_arrays(
+    path: Path, settings: Mapping[str, Any], stored: Mapping[str, StoredTensor], model: ModelConfig
+) -> Found:
+    rank, suffixes = settings["r"], {"lora_a": ".lora_A.weight", "lora_b": ".lora_B.weight"}
+    shapes = _kernel_shapes(model)
+    wanted: dict[str, tuple[selection.Path, int, str, tuple[int, ...]]] = {}
+    present = {
+        name.removeprefix(PREFIX).removesuffix(suffix)
+        for name in stored
+        for suffix in suffixes.values()
+        if name.endswith(suffix)
+    }
+    for module, (place, layer) in _places(model).items():
+        if module in present:
+            features_in, features_out = shapes[place]
+            sides = {"lora_a": (rank, features_in), "lora_b": (features_out, rank)}
+            for ours, suffix in suffixes.items():
+                wanted[PREFIX + module + suffix] = (place, layer, ours, sides[ours])
+    _check(path, stored, {name: shape for name, (*_, shape) in wanted.items()})
+    found: Found = {}
+    for name, (place, layer, ours, _) in wanted.items():
+        found.setdefault((place, layer), {})[ours] = _read(stored[name]).T
+    return found
+
+
+def _ia3_arrays(
+    path: Path, settings: Mapping[str, Any], stored: Mapping[str, StoredTensor], model: ModelConfig
+) -> Found:
+    """A vector on the output of a projection is ours; one on the input of the last projection of a gated
+    feed-forward is ours on the output of `up`."""
+    shapes, wanted = _kernel_shapes(model), {}
+    scaled_inputs = settings.get("feedforward_modules") or []
+    for module, (place, layer) in _places(model).items():
+        name = f"{PREFIX}{module}.ia3_l"
+        if name not in stored:
+            continue
+        if not _named(module, scaled_inputs):
+            wanted[name] = (place, layer, (shapes[place][1], 1))
+        elif place[-1] == "down" and model.feed_forward == "gated":
+            wanted[name] = ((*place[:-1], "up"), layer, (1, shapes[place][0]))
+        else:
+            raise InputError(
+                f"{path}: {module} has its input multiplied, which ours is only before the last projection "
+                "of a gated feed-forward"
+            )
+    _check(path, stored, {name: shape for name, (*_, shape) in wanted.items()})
+    found: Found = {}
+    for name, (place, layer, _) in wanted.items():
+        if (place, layer) in found:
+            raise InputError(f"{path}: {name} and another vector multiply the same activations")
+        found[place, layer] = {"ia3_scale": _read(stored[name]).reshape(-1)}
+    return found
+
+
+def _named(module: str, names: str | list[str]) -> bool:
+    names = [names] if isinstance(names, str) else names
+    return any(module == name or module.endswith(f".{name}") for name in names)
+
+
+def _prompt(
+    path: Path, settings: Mapping[str, Any], stored: Mapping[str, StoredTensor], model: ModelConfig
+) -> Adapter:
+    # With two parts, as is peft's default for an encoder-decoder, it holds a second prompt that it never
+    # puts before the decoder.
+    length, parts = settings["num_virtual_tokens"], settings.get("num_transformer_submodules") or 1
+    _check(path, stored, {PROMPT: (length * parts, model.model_dim)})
+    place = "encoder" if model.encoder_layers else "embedding"
+    return Adapter("prompt", Prompt(length), {place: {"prompt": _read(stored[PROMPT])[:length]}})
+
+
+def _selected(
+    path: Path, found: Found, depth: Mapping[selection.Path, int]
+) -> tuple[tuple[str, ...], str | tuple[int, ...]]:
+    """The targets and layers of our methods that choose just these projections.
+
+    Raises:
+        InputError: projections of different layers, which one setting cannot choose.
+    """
+    by_path: dict[selection.Path, list[int]] = {}
+    for place, layer in sorted(found):
+        by_path.setdefault(place, []).append(layer)
+    targets = tuple("/".join(_pattern(place)) for place in by_path)
+    if all(layers == list(range(depth[place])) for place, layers in by_path.items()):
+        return targets, "all"
+    first = next(iter(by_path.values()))
+    if any(layers != first for layers in by_path.values()):
+        raise InputError(f"{path} is in other layers at some projections than at others: {by_path}")
+    return targets, tuple(first)
+
+
+def _pattern(place: selection.Path) -> tuple[str, ...]:
+    names = [name for name in place if name not in (selection.STACK, "layer")]
+    return tuple("self_attention" if name == "attention" else name for name in names)
+
+
+def _stacked(found: Found) -> Any:
+    tree: dict[str, Any] = {}
+    for place in sorted({place for place, _ in found}):
+        rows = [found[key] for key in sorted(found) if key[0] == place]
+        arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        *above, last = place
+        functools.reduce(lambda part, key: part.setdefault(key, {}), above, tree)[last] = arrays
+    return tree
+
+
+def _kernel_shapes(model: ModelConfig) -> dict[selection.Path, tuple[int, int]]:
+    abstract = counts.abstract_parameters(model)
+    return {
+        path: functools.reduce(lambda part, name: part[name], path, abstract)["kernel"].shape[1:]
+        for path in modules(model)
+    }
+
+
+def _check(path: Path, stored: Mapping[str, StoredTensor], need: Mapping[str, tuple[int, ...]]) -> None:
+    wrong = {
+        "missing": sorted(need.keys() - stored.keys()),
+        "extra": sorted(stored.keys() - need.keys()),
+        "misshapen": [
+            f"{name} {list(stored[name].shape)} for {list(need[name])}"
+            for name in sorted(need.keys() & stored.keys())
+            if stored[name].shape != need[name]
+        ],
+    }
+    if any(wrong.values()):
+        named = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in wrong.items() if names)
+        raise InputError(f"{path} is no adapter for this base: {named}")
+    if not need:
+        raise InputError(f"{path} holds no adapter for this base: none of its tensors is known")
+
+
+def _read(tensor: StoredTensor) -> np.ndarray:
+    return tensor.read().astype(np.float32)

@@ -1,0 +1,205 @@
+"""Adapters in PEFT's format, there and back; peft itself is in the parity tests."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from scaling_jax import files
+from scaling_jax.cli.main import main
+from scaling_jax.errors import InputError
+from scaling_jax.interop import adapters, conversion, hugging_face, tensor_files
+from scaling_jax.interop.adapters_reading import read_adapter
+from scaling_jax.models import counts
+from scaling_jax.training import bases
+from scaling_jax.training.mesh import Layout
+from scaling_jax.tuning.bitfit import BitFit
+from scaling_jax.tuning.full import Full
+from scaling_jax.tuning.ia3 import IA3
+from scaling_jax.tuning.lora import LoRA
+from scaling_jax.tuning.prompt import Prompt
+from tests.interop import cases
+from tests.training import tiny
+
+LLAMA, T5 = "llama_grouped_query", "t5_gated"
+METHODS = {
+    "lora_everywhere": (LLAMA, LoRA(rank=2, alpha=6.0, dropout=0.1)),
+    "lora_of_last_layers": (LLAMA, LoRA(rank=3, targets=("query", "down"), layers="last 2")),
+    "lora_of_cross_attention": (T5, LoRA(rank=2, targets=("cross_attention",))),
+    "ia3": (T5, IA3()),
+    "ia3_of_the_decoder": (LLAMA, IA3(layers=(0, 2))),
+    "prompt": (LLAMA, Prompt(5)),
+    "prompt_of_the_encoder": (T5, Prompt(4)),
+    "lora_on_our_decoder": ("own_decoder", LoRA(rank=2)),
+}
+
+
+def tuned_tree(model, method, seed=3):
+    """Random arrays of what a method trains, without training."""
+    generator = np.random.default_rng(seed)
+    added = counts.abstract_variables(model, method)["tuned"]
+    shapes = jax.eval_shape(method.kept, jax.tree.map(lambda leaf: leaf, unboxed(added)))
+    return jax.tree.map(lambda leaf: (generator.normal(size=leaf.shape) / 4).astype(np.float32) + 0.5, shapes)
+
+
+def unboxed(tree):
+    import flax.linen as nn
+
+    return nn.unbox(tree)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_there_and_back(tmp_path, name):
+    case, method = METHODS[name]
+    model = cases.CASES[case]
+    tuned = tuned_tree(model, method)
+    adapters.write_adapter(tmp_path / "a", model, method, tuned, "base")
+    found = read_adapter(tmp_path / "a", model)
+    jax.tree.map(np.testing.assert_array_equal, found.tuned, tuned)
+    again = tuned_tree(model, found.method)
+    assert jax.tree.map(np.shape, again) == jax.tree.map(np.shape, tuned), "the settings choose the same"
+    for field in {"rank", "dropout", "length"} & {field.name for field in dataclasses.fields(method)}:
+        assert getattr(found.method, field) == getattr(method, field)
+    if isinstance(method, LoRA):
+        assert found.method.scale == method.scale
+
+
+def test_an_adapter_is_written_as_people_write_it(tmp_path):
+    case, method = METHODS["lora_everywhere"]
+    model = cases.CASES[case]
+    adapters.write_adapter(tmp_path / "a", model, method, tuned_tree(model, method), "meta/llama")
+    settings = files.read_json(tmp_path / "a/adapter_config.json")
+    names = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+    assert settings["target_modules"] == names
+    assert (settings["r"], settings["lora_alpha"], settings["peft_type"]) == (2, 6.0, "LORA")
+    assert (settings["base_model_name_or_path"], settings["task_type"]) == ("meta/llama", "CAUSAL_LM")
+    stored = tensor_files.open_file(tmp_path / "a/adapter_model.safetensors")
+    first = stored["base_model.model.model.layers.0.mlp.down_proj.lora_A.weight"]
+    assert first.shape == (2, model.feed_forward_dim) and len(stored) == 3 * 7 * 2
+    case, method = METHODS["lora_of_last_layers"]
+    adapters.write_adapter(tmp_path / "b", model, method, tuned_tree(model, method), "x")
+    targets = files.read_json(tmp_path / "b/adapter_config.json")["target_modules"]
+    wanted = [
+        f"model.layers.{layer}.{part}" for part in ("self_attn.q_proj", "mlp.down_proj") for layer in (1, 2)
+    ]
+    assert targets == wanted
+
+
+def test_what_has_no_form_there(tmp_path):
+    for case, method, says in (
+        (LLAMA, BitFit(), "BitFit has no form among PEFT's adapters .* --to hugging_face"),
+        (LLAMA, Full(), "Full has no form among PEFT's adapters"),
+        (T5, Prompt(3, ("decoder",)), "a prompt of the decoder has no form"),
+        (T5, Prompt(3, ("encoder", "decoder")), "a prompt of the decoder has no form"),
+    ):
+        model = cases.CASES[case]
+        tuned = tuned_tree(model, method) if isinstance(method, Prompt) else {}
+        with pytest.raises(InputError, match=says):
+            adapters.write_adapter(tmp_path / "a", model, method, tuned, "base")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def written(tmp_path):
+    """(folder, settings) of a LoRA adapter that a test may change."""
+    case, method = METHODS["lora_of_last_layers"]
+    model = cases.CASES[case]
+    adapters.write_adapter(tmp_path / "a", model, method, tuned_tree(model, method), "base")
+    return tmp_path / "a", files.read_json(tmp_path / "a/adapter_config.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"peft_type": "LOHA"}, "peft_type 'LOHA'; known are LORA, IA3, PROMPT_TUNING"),
+        ({"use_dora": True}, "what our methods do not have: {'use_dora': True}"),
+        (
+            {"rank_pattern": {"q_proj": 8}, "bias": "all"},
+            "'rank_pattern'.*'bias': 'all'|'bias'.*'rank_pattern'",
+        ),
+        ({"r": 4}, r"misshapen: .*lora_A.weight \[3, 40\] for \[4, 40\]"),
+    ],
+)
+def test_adapters_that_cannot_be_read(written, changes, says):
+    folder, settings = written
+    (folder / "adapter_config.json").write_text(json.dumps(settings | changes))
+    with pytest.raises(InputError, match=says):
+        read_adapter(folder, cases.CASES[LLAMA])
+
+
+def test_an_adapter_for_another_base(written):
+    folder, _ = written
+    wider = dataclasses.replace(cases.CASES[LLAMA], feed_forward_dim=48)
+    with pytest.raises(InputError, match=r"no adapter for this base: misshapen: .*\[3, 40\] for \[3, 48\]"):
+        read_adapter(folder, wider)
+    shallow = dataclasses.replace(cases.CASES[LLAMA], layers=2)
+    with pytest.raises(InputError, match=r"no adapter for this base: extra: .*layers\.2\.mlp\.down_proj"):
+        read_adapter(folder, shallow)
+    with pytest.raises(InputError, match="no adapter for this base: extra: "):
+        read_adapter(folder, cases.CASES[T5])
+
+
+def test_vectors_before_the_last_projection_are_those_after_up(tmp_path):
+    """PEFT's usual (IA)3 multiplies the input of down_proj, which is our output of up."""
+    model, method = cases.CASES[LLAMA], IA3()
+    tuned = tuned_tree(model, method)
+    adapters.write_adapter(tmp_path / "a", model, method, tuned, "base")
+    stored = tensor_files.open_file(tmp_path / "a/adapter_model.safetensors")
+    arrays = {}
+    for name, tensor in stored.items():
+        values = tensor.read()
+        arrays[name.replace("up_proj", "down_proj")] = values.T if "up_proj" in name else values
+    new = [
+        tensor_files.NewTensor(name, array.dtype, array.shape, lambda array=array: array)
+        for name, array in arrays.items()
+    ]
+    tensor_files.write_file(tmp_path / "a/adapter_model.safetensors", new)
+    settings = files.read_json(tmp_path / "a/adapter_config.json")
+    usual = {"target_modules": ["k_proj", "v_proj", "down_proj"], "feedforward_modules": ["down_proj"]}
+    (tmp_path / "a/adapter_config.json").write_text(json.dumps(settings | usual))
+    jax.tree.map(np.testing.assert_array_equal, read_adapter(tmp_path / "a", model).tuned, tuned)
+    usual["feedforward_modules"] = ["k_proj"]
+    (tmp_path / "a/adapter_config.json").write_text(json.dumps(settings | usual))
+    with pytest.raises(InputError, match="k_proj has its input multiplied"):
+        read_adapter(tmp_path / "a", model)
+
+
+def test_by_the_command_line(tmp_path, capsys):
+    """A store, a base, an adapter made a tuned checkpoint, evaluated merged and written again."""
+    tiny.configure()
+    tiny.write_stores(tmp_path)
+    case, method = METHODS["lora_everywhere"]
+    model = cases.CASES[case]
+    hugging_face.write_model(tmp_path / "hf", model, cases.parameters(case))
+    conversion.to_checkpoint(tmp_path / "hf", tmp_path / "base", vocabulary=tmp_path / "finetune")
+    tuned = tuned_tree(model, method)
+    adapters.write_adapter(tmp_path / "adapter", model, method, tuned, "base")
+    capsys.readouterr()
+
+    assert main(["convert", str(tmp_path / "adapter"), str(tmp_path / "tuned")]) == 2
+    assert "name the checkpoint of its base with --base" in capsys.readouterr().err
+    asked = ["convert", str(tmp_path / "adapter"), str(tmp_path / "tuned"), "--base", str(tmp_path / "base")]
+    assert main(asked) == 0
+    found = bases.load_tuned(tmp_path / "tuned", Layout())
+    jax.tree.map(np.testing.assert_array_equal, found.tuned, tuned)
+    assert found.program.method.dropout == 0.1
+    asked = [
+        "convert",
+        str(tmp_path / "tuned"),
+        str(tmp_path / "again"),
+        "--to",
+        "adapter",
+        "--base",
+        "a/name",
+    ]
+    assert main(asked) == 0
+    for file in ("adapter_model.safetensors",):
+        assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "adapter" / file).read_bytes()
+    assert files.read_json(tmp_path / "again/adapter_config.json")["base_model_name_or_path"] == "a/name"
+    merged = bases.load_base(tmp_path / "tuned", Layout())[1]
+    by_hand = method.merge(tuned, cases.parameters(case))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), merged, by_hand)
+    assert main(["convert", str(tmp_path / "base"), str(tmp_path / "x"), "--to", "adapter"]) == 2
+    assert "is a pretrained checkpoint, an adapter is made of a tuned one" in capsys.readouterr().err
