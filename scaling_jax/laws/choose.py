@@ -91,8 +91,8 @@ def choose_held_out(samples: Mapping[str, Sample], fits: Mapping[str, Fit], sett
     for name, sample in samples.items():
         if not np.array_equal(sample.runs, first.runs):
             raise InputError(
-                f"law {name!r} has {len(sample.runs)} rows and another law {len(first.runs)}, as cells are empty "
-                "in columns that only one of them uses; leave such rows out with --where"
+                f"law {name!r} has {len(sample.runs)} rows and another law {len(first.runs)}, as cells are "
+                "empty in columns that only one of them uses; leave such rows out with --where"
             )
     resampling = dataclasses.replace(settings, intervals="rows", bootstrap=max(200, settings.bootstrap // 2))
     errors, drawn = {}, {}

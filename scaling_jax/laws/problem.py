@@ -289,7 +289,7 @@ def float64_on_cpu():
         yield
 
 
-@functools.partial(jax.jit, static_argnames=("objective",), compiler_options=COMPILER_OPTIONS)
+@functools.partial(jax.jit, static_argnames=("objective",), compiler_options=QUICKEST_OPTIONS)
 def _slopes(objective, problem, point):
     return jax.jacfwd(functools.partial(residuals, objective, problem))(point)
 
