@@ -96,8 +96,18 @@ def test_targets_that_match_nothing(method, says):
         made.program(method).start(tiny.parameters(), 0)
 
 
-@pytest.mark.parametrize("method", [LoRA(rank=2), IA3(), BitFit()], ids=lambda method: method.name)
-@pytest.mark.parametrize("unroll", [1, 4])
+@pytest.mark.parametrize(
+    ("method", "unroll"),
+    [
+        (LoRA(rank=2), 1),
+        (IA3(), 4),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((LoRA(rank=2), 4), (IA3(), 1), (BitFit(), 4))
+        ),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_layers_that_are_not_chosen_stay_as_they_are(method, unroll):
     """The chosen rows, trained, equal all rows with the identity by hand in the others."""
     config = dataclasses.replace(FOUR_LAYERS, unroll=unroll)
