@@ -21,9 +21,7 @@ from scaling_jax import files
 from scaling_jax.errors import InputError
 
 
-def save(
-    folder: str | os.PathLike, tree: Any, about: dict[str, Any], tokenizer: Sequence[Path] = ()
-) -> int:
+def save(folder: str | os.PathLike, tree: Any, about: dict[str, Any], tokenizer: Sequence[Path] = ()) -> int:
     """Writes a checkpoint, replacing an unfinished or older one; returns the bytes on disk.
 
     `tokenizer` are files to keep beside it.

@@ -226,9 +226,7 @@ def finetune(
         on_evaluation=on_evaluation,
     )
     peak = records.peak_memory_bytes(program.train_memory_bytes())
-    record = write_run(
-        opened, frozen, outcome, folder, environment, {"peak_memory_bytes": peak, "runs_at_once": 1}
-    )
+    record = write_run(opened, frozen, outcome, folder, environment, peak)
     finish(folder)
     return record
 
@@ -239,11 +237,19 @@ def write_run(
     outcome: Outcome,
     folder: Path,
     environment: dict[str, Any],
-    process_costs: dict[str, Any],
+    peak_memory_bytes: int | None,
+    cohort: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Evaluates the best step on test, writes what a run leaves in `folder`, and returns its record.
 
-    `process_costs` are those of the process, which runs of a cohort share.
+    Args:
+        opened: the run.
+        frozen: its base.
+        outcome: of its training.
+        folder: where it goes.
+        environment: from `records.environment`.
+        peak_memory_bytes: of the process.
+        cohort: folder names of all runs that were made at the same time, in order; empty for one alone.
     """
     run, settings, program = opened.run, opened.settings, opened.program
     test_loss = checkpoint_bytes = None
@@ -259,7 +265,13 @@ def write_run(
         "reason": outcome.progress.reason,
         "results": _results(outcome, test_loss),
         "metrics": outcome.progress.history,
-        "costs": _costs(opened, outcome.progress) | process_costs | {"checkpoint_bytes": checkpoint_bytes},
+        "costs": _costs(opened, outcome.progress)
+        | {
+            "peak_memory_bytes": peak_memory_bytes,
+            "checkpoint_bytes": checkpoint_bytes,
+            "runs_at_once": len(cohort) or 1,
+        },
+        "cohort": list(cohort),
         "seeds": {"seed": run.seed, "subset_seed": run.subset_seed},
         "data": {
             "store": opened.store.manifest_hash(),

@@ -38,11 +38,11 @@ def finetune_cohort(runs: Sequence[FinetuneRun], folders: Sequence[Path]) -> lis
     best = _train(opened, members, states, frozen, progresses)
     environment = records.environment(settings.layout)
     peak = records.peak_memory_bytes(program.train_memory_bytes(cohort.TRAINING))
-    costs = {"peak_memory_bytes": peak, "runs_at_once": len(runs)}
+    names = tuple(folder.name for folder in folders)
     found = []
     for index, (one, progress, folder) in enumerate(zip(opened, progresses, folders, strict=True)):
         outcome = Outcome(progress, cohort.one(best, index), None)
-        found.append(write_run(one, frozen, outcome, folder, environment, costs))
+        found.append(write_run(one, frozen, outcome, folder, environment, peak, names))
     return found
 
 

@@ -45,6 +45,7 @@ def test_runs_of_a_cohort_leave_what_they_leave_alone(room, tmp_path):
         for name in ("steps", "best_step", "converged_step"):
             assert one["results"][name] == other["results"][name]
         assert (other["costs"]["runs_at_once"], one["costs"]["runs_at_once"]) == (3, 1)
+        assert (other["cohort"], one["cohort"]) == (["cohort-0", "cohort-1", "cohort-2"], [])
         assert one["seeds"] == other["seeds"] and one["data"] == other["data"]
         if other["status"] == "done":
             assert other["results"]["loss"] == pytest.approx(one["results"]["loss"], rel=1e-3)
