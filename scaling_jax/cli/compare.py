@@ -38,8 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
     at = parse_at(arguments.at) if arguments.at else {}
     search_range = _range(arguments.range)
     between = arguments.between
-    fits = [fit for fit in pick(read_fits(arguments.fits), at) if between in fit.group]
-    methods = _methods(arguments, fits)
+    read = read_fits(arguments.fits)
+    fits = [fit for fit in pick(read, at) if between in fit.group]
+    methods = _methods(arguments, fits, read)
     pairs = [pair for pair in itertools.combinations(fits, 2) if _comparable(*pair, methods, between)]
     if not pairs:
         raise InputError(
@@ -73,7 +74,8 @@ def _compared(first, second, at: dict, search_range, between: str) -> dict:
 
 
 def _text(entry: dict) -> str:
-    where = ", ".join(f"{column}={value}" for column, value in {**entry["group"], **entry["at"]}.items())
+    fixed = [f"{column}={value}" for column, value in entry["group"].items()]
+    where = ", ".join(fixed + [f"{column}={value:g}" for column, value in entry["at"].items()])
     rows = [(f"{entry['first']} and {entry['second']}", f"{entry['law']}{': ' + where if where else ''}")]
     lines = [aligned(rows), f"  {entry['text']}"]
     if entry.get("difference"):
@@ -91,13 +93,17 @@ def _text(entry: dict) -> str:
     return "\n".join(lines)
 
 
-def _methods(arguments, fits) -> set[str]:
+def _methods(arguments, fits, read) -> set[str]:
     from scaling_jax.errors import did_you_mean
 
     between = arguments.between
     known = {str(fit.group[between]) for fit in fits}
     if not known:
-        raise InputError(f"{arguments.fits}: no fit has {between!r} in its group; fit with --by {between}")
+        columns = {column for fit in read for column in fit.group}
+        raise InputError(
+            f"{arguments.fits}: no fit has {between!r} in its group{did_you_mean(between, columns)}; "
+            f"fit with --by {between}"
+        )
     if not arguments.methods:
         return known
     chosen = [name.strip() for name in arguments.methods.split(",")]

@@ -171,7 +171,7 @@ def _run_choice(arguments, table, laws: list[str], out: Path | None) -> int:
 def _run_joint(arguments, table, out: Path | None) -> int:
     from scaling_jax.cli.fit_text import table4_text
     from scaling_jax.cli.progress import watched
-    from scaling_jax.laws.joint import SHARED, fit_joint
+    from scaling_jax.laws.joint import SHARED, fit_joint, joint_rows
 
     for name in ("x", "d", "by", "weights", "cluster", "rolling", "hold_out_largest"):
         if getattr(arguments, name):
@@ -192,7 +192,8 @@ def _run_joint(arguments, table, out: Path | None) -> int:
         _names(arguments.share) or SHARED,
         watched("tasks and methods"),
     )
-    written = _write(out, fits, None)
+    rows = joint_rows(table, fits, columns.get("model_size"), given["where"]) if out is not None else []
+    written = _write(out, fits, rows)
     _print(arguments, [fit.to_json() for fit in fits], table4_text(fits), written)
     return 0
 
@@ -229,18 +230,16 @@ def _given(arguments) -> dict:
     }
 
 
-def _write(out: Path | None, fits: list, rows: list | None) -> list[Path]:
-    """Writes fits.json and, where the rows are given, a picture of every fit; returns the paths."""
+def _write(out: Path | None, fits: list, rows: list) -> list[Path]:
+    """Writes fits.json and a picture of every fit with its rows; returns the paths."""
     if out is None:
         return []
+    from scaling_jax.laws.plots import write_plot
     from scaling_jax.laws.results import write_fits
 
     written = [write_fits(out / "fits.json", fits)]
-    if rows is not None:
-        from scaling_jax.laws.plots import write_plot
-
-        for position, (fit, own) in enumerate(zip(fits, rows, strict=True)):
-            written.append(write_plot(fit, own, out / f"{_file_name(fit, position)}.png"))
+    for position, (fit, own) in enumerate(zip(fits, rows, strict=True)):
+        written.append(write_plot(fit, own, out / f"{_file_name(fit, position)}.png"))
     return written
 
 

@@ -23,9 +23,10 @@ def fit_text(fit) -> str:
         note = " (shared)" if name in fit.shared else ""
         note += "" if known is True else f"   not identified: {known}"
         interval = f"{low:>10.4g} to {high:<10.4g}"
-        lines.append(
-            f"  {name:<10} {value:>11.5g}   {interval}  {fit.standard_errors[name]:>10.3g}{note}".rstrip()
-        )
+        error = fit.standard_errors[name]
+        # The spread of draws that run off to anywhere is no number to print.
+        shown = f"{error:.3g}" if error < 100 * abs(value) else "-"
+        lines.append(f"  {name:<10} {value:>11.5g}   {interval}  {shown:>10}{note}".rstrip())
     lines.append(f"  {'error':<10} {'mean |y - law|':>18} {'RMS of log':>12}")
     for name in ("fitted", "held_out"):
         if fit.errors[f"{name}_mad"] is not None:
@@ -55,11 +56,12 @@ def _objective_line(fit) -> str:
 
 
 def choice_text(choice) -> str:
-    """Laws side by side, best first."""
+    """Laws side by side, best first; a law in a file of its own by its name there."""
     group = ", ".join(f"{column}={value}" for column, value in choice.group.items())
+    short = _short_names([score.law for score in choice.scores])
     lines = [f"Which law?{f'    [{group}]' if group else ''}  {choice.rule}"]
     level = f"{100 * choice.level:.0f}%"
-    width = max(len(score.law) for score in choice.scores)
+    width = max(len("predicted size"), *map(len, short.values()))
     lines.append(
         f"  {'law':<{width}}  parameters  {'fitted':>8}  {'held out':>8}  {'RMS of log':>10}  "
         f"worse than the best by [{level} interval]"
@@ -72,16 +74,25 @@ def choice_text(choice) -> str:
             value, low, high = score.worse_by
             gap = f"{value:.5f} [{low:.5f}, {high:.5f}]"
         lines.append(
-            f"  {score.law:<{width}}  {score.parameters:>10}  {fitted:>8}  {score.held_out_mad:>8.5f}  "
-            f"{logs:>10}  {gap}".rstrip()
+            f"  {short[score.law]:<{width}}  {score.parameters:>10}  {fitted:>8}  "
+            f"{score.held_out_mad:>8.5f}  {logs:>10}  {gap}".rstrip()
         )
     sizes = sorted({size for score in choice.scores for size in score.by_size})
     if sizes:
         lines.append(f"  {'predicted size':<{width}}  " + "  ".join(f"{size:>8.3g}" for size in sizes))
         for score in choice.scores:
             cells = "  ".join(f"{score.by_size[size]:>8.4f}" for size in sizes)
-            lines.append(f"  {score.law:<{width}}  {cells}")
-    return "\n".join([*lines, f"  {choice.text}"])
+            lines.append(f"  {short[score.law]:<{width}}  {cells}")
+    text = choice.text
+    for name, own in short.items():
+        text = text.replace(name, own)
+    return "\n".join([*lines, f"  {text}"])
+
+
+def _short_names(laws: Sequence[str]) -> dict[str, str]:
+    """A law of a file by its name there, unless another law has the same."""
+    short = {law: law.rpartition(":")[2] for law in laws}
+    return short if len(set(short.values())) == len(short) else {law: law for law in laws}
 
 
 def table4_text(fits: Sequence) -> str:

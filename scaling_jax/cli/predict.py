@@ -40,7 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(rows, indent=1))
         return 0
-    table = [("law", "group", "at", "loss", f"{100 * fits[0].level:.0f}% interval", "")]
+    described = {row["y"] for row in rows}
+    heading = described.pop() if len(described) == 1 else "predicted"
+    table = [("law", "group", "at", heading, f"{100 * fits[0].level:.0f}% interval", "")]
     for row in rows:
         shown = [", ".join(f"{k}={v}" for k, v in row["group"].items())]
         shown.append(", ".join(f"{column}={value:g}" for column, value in row["at"].items()))
@@ -102,6 +104,7 @@ def _predicted(fit, at) -> dict:
         "law": fit.law,
         "group": dict(fit.group),
         "at": used,
+        "y": fit.columns["y"],
         "loss": value,
         "low": low,
         "high": high,

@@ -2,9 +2,11 @@
 
 Two rules. **Held out**: the laws are fitted to the same rows and judged on the same others.
 **Rolling**: fitted to the k smallest sizes and judged on the next one, for every k that allows a fit.
-The differences between the laws have intervals from a paired bootstrap: the rows that are fitted get the
-same random weights for every law, and the rows that are predicted are resampled alike. Where the interval of
-a difference holds zero the data cannot tell the two laws apart, and that is said.
+The differences between the laws have intervals from a paired bootstrap. For held-out rows, the rows that are
+fitted get the same random weights for every law, and the rows that are predicted are resampled alike; for the
+rolling rule, which fits each law many times, only the predictions are resampled, so that its intervals are
+somewhat too narrow. Where the interval of a difference holds zero the data cannot tell the two laws apart,
+and that is said.
 """
 
 import dataclasses

@@ -27,7 +27,7 @@ from scaling_jax.laws.factors import (
 from scaling_jax.laws.fit import Settings, check_shared
 from scaling_jax.laws.law import Law, find_law
 from scaling_jax.laws.results import Fit
-from scaling_jax.laws.sample import Sample, sample_rows
+from scaling_jax.laws.sample import Sample, sample_rows, typed_group
 from scaling_jax.laws.table import Table
 
 SHARED = ("beta", "E")
@@ -71,11 +71,10 @@ def fit_joint(
     if set(law.role_names) != {"x", "d"}:
         raise InputError(f"--recipe joint needs a law with the roles x and d; {law.name!r} has others")
     check_shared(law, share, _GROUPS)
-    size_column = size_column or ("model_params" if "model_params" in table else "non_embedding_params")
+    size_column = size_column or _size_column(table)
     for column in (EXAMPLES, size_column, loss_column):
         table.text(column)
-    rows = with_column(with_column(table, PRETRAINING), TUNING).where(where)
-    rows = rows.rows(rows.matches(f"{EXAMPLES} > 0"))
+    rows = _usable(table, where)
     if not len(rows):
         raise InputError(f"{table.source}: no row is left with {EXAMPLES} above 0")
     by = tuple(column for column in _GROUPS if column in rows)
@@ -98,6 +97,37 @@ class _Recipe:
     hold_out: str | None
     settings: Settings
     share: tuple[str, ...]
+
+
+def joint_rows(
+    table: Table, fits: Sequence[Fit], size_column: str | None = None, where: str | None = None
+) -> list[Table]:
+    """The rows of every fit of `fit_joint`, held-out ones among them, for pictures."""
+    size_column = size_column or _size_column(table)
+    select = {
+        "model_size": model_size_rows,
+        "pretraining": pretraining_rows,
+        "tuning_size": tuning_size_rows,
+    }
+    by = tuple(column for column in _GROUPS if column in table)
+    groups = {
+        tuple(typed_group(group).values()): rows for group, rows in _usable(table, where).groups(by)
+    }
+    found = []
+    for fit in fits:
+        own = groups[tuple(fit.group[column] for column in by)]
+        found.append(select[fit.group["factor"]](own, size_column).rows)
+    return found
+
+
+def _size_column(table: Table) -> str:
+    return "model_params" if "model_params" in table else "non_embedding_params"
+
+
+def _usable(table: Table, where: str | None) -> Table:
+    """The rows with finetuning examples, with the columns that a table may lack."""
+    rows = with_column(with_column(table, PRETRAINING), TUNING).where(where)
+    return rows.rows(rows.matches(f"{EXAMPLES} > 0"))
 
 
 def _fit_group(group: Mapping, rows: Table, recipe: _Recipe) -> list[Fit]:

@@ -160,4 +160,28 @@ def _law_from_file(path: Path, attribute: str) -> Law:
     found |= {key: law for key, law in vars(module).items() if isinstance(law, Law)}
     if attribute not in found:
         raise InputError(f"{path} holds no Law named {attribute!r}{did_you_mean(attribute, found)}")
+    _check_at_starts(path, found[attribute])
     return found[attribute]
+
+
+def _check_at_starts(path: Path, law: Law) -> None:
+    """Evaluates a user's law once, so that a slip in its formula is told with its file.
+
+    Raises:
+        InputError: it raises, has another number of terms than linear parameters, or gives no number a row.
+    """
+    sizes = np.array([10.0, 100.0, 1000.0])
+    parameters = {p.name: np.array([np.mean(p.starts)]) for p in law.parameters}
+    columns = {role: sizes * (1 + position) for position, role in enumerate(law.role_names)}
+    try:
+        with np.errstate(all="ignore"):
+            values = np.asarray(law.predict(parameters, columns), np.float64)
+            values = np.broadcast_to(values, sizes.shape)
+    except Exception as error:
+        # Whatever a user's code raises; the file is what they need to be told.
+        raise InputError(
+            f"{path}: law {law.name!r} cannot be evaluated ({type(error).__name__}: {error}); "
+            "log_terms takes (parameters, logs, array), a formula (parameters, columns, array)"
+        ) from error
+    if np.all(np.isnan(values)):
+        raise InputError(f"{path}: law {law.name!r} gives no number at the middle of its starts")

@@ -47,7 +47,9 @@ class Noise:
         parts = (
             [f"Student's t tails with {self.tails:g} degrees of freedom"] if np.isfinite(self.tails) else []
         )
-        parts += [f"size changes as {role}^{slope:.2g}" for role, slope in self.slopes.items()]
+        if self.slopes:
+            powers = " ".join(f"{role}^{slope:.2g}" for role, slope in self.slopes.items())
+            parts.append(f"its size changes as {powers}")
         return "noise: " + ", ".join(parts) if parts else ""
 
 

@@ -123,6 +123,10 @@ def _dress(fit: Fit, above, below, along: np.ndarray, loss: np.ndarray) -> None:
         above.yaxis.set_minor_formatter(NullFormatter())
     if along.max() >= 10 * along.min():
         above.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        above.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)))
+        above.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        above.xaxis.set_minor_formatter(NullFormatter())
     below.set_xlabel(fit.columns[fit.form.role_names[-1]], parse_math=False)
     above.set_ylabel(fit.columns["y"], parse_math=False)
     below.set_ylabel("residual", fontsize=8)

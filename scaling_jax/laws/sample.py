@@ -140,3 +140,15 @@ def hold_out_largest(rows: Table, column: str, count: int) -> str:
             f"{rows.source}: column {column!r} has {len(values)} values; {count} of them cannot be held out"
         )
     return f"{expressions.quoted(column)} >= {float(values[-count])!r}"
+
+
+def typed_group(group: Mapping) -> dict:
+    """A group's values as numbers where they are."""
+    typed = {}
+    for column, value in group.items():
+        try:
+            number = float(value)
+            typed[column] = int(number) if number.is_integer() else number
+        except (TypeError, ValueError, OverflowError):
+            typed[column] = value
+    return typed

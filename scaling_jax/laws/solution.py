@@ -5,21 +5,25 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 
+from scaling_jax.errors import InputError
 from scaling_jax.laws import diagnostics, uncertainty
 from scaling_jax.laws.fit import Settings, errors_of, fitted_range
 from scaling_jax.laws.law import Law
 from scaling_jax.laws.problem import (
     Objective,
     Problem,
+    float64_on_cpu,
     make_problem,
     parameters_of,
+    predicted,
     slopes_at,
     value_at,
 )
 from scaling_jax.laws.results import Fit
-from scaling_jax.laws.sample import Sample
+from scaling_jax.laws.sample import Sample, typed_group
 from scaling_jax.laws.solve import Optimum, best_point
 
 
@@ -52,6 +56,7 @@ def fit_samples(
     objective = Objective(law, settings.residual, settings.loss, len(samples), tuple(share), tuple(frozen))
     values = {name: value for name, (value, _) in frozen.items()}
     problem = _joined(objective, samples, settings.delta, values)
+    _check_traceable(objective, problem)
     optimum = best_point(objective, problem, settings.back_end)
     uncertain = {
         name: np.repeat(np.asarray(own)[:, None], len(samples), axis=1) for name, (_, own) in frozen.items()
@@ -81,6 +86,25 @@ def fit_samples(
         where,
     )
     return [_fit(solved, sample, group) for group, sample in enumerate(samples)]
+
+
+def _check_traceable(objective: Objective, problem: Problem) -> None:
+    """Refuses a law that NumPy can evaluate and JAX cannot trace.
+
+    Raises:
+        InputError: with what JAX says, on one line.
+    """
+    point = jax.ShapeDtypeStruct((objective.coordinates,), np.float64)
+    try:
+        with float64_on_cpu():
+            jax.eval_shape(lambda at: predicted(objective, problem, at), point)
+    except Exception as error:
+        # Whatever a user's code raises under tracing.
+        said = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"law {objective.law.name!r} cannot be traced by JAX ({type(error).__name__}: {said}); write "
+            "array.exp and the like, and no `if` on values"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -144,7 +168,7 @@ def _fit(solved: _Solved, sample: Sample, group: int) -> Fit:
     return Fit(
         law=solved.reference,
         equation=law.equation,
-        group=_typed_group(sample.group),
+        group=typed_group(sample.group),
         columns=dict(sample.columns),
         parameters=parameters,
         intervals=intervals,
@@ -186,17 +210,6 @@ def _spread(values: np.ndarray) -> float:
     """Standard deviation, also of numbers whose squares are none."""
     largest = np.max(np.abs(values))
     return float(largest * np.std(values / largest)) if largest > 0 else 0.0
-
-
-def _typed_group(group: Mapping) -> dict:
-    typed = {}
-    for column, value in group.items():
-        try:
-            number = float(value)
-            typed[column] = int(number) if number.is_integer() else number
-        except (TypeError, ValueError, OverflowError):
-            typed[column] = value
-    return typed
 
 
 @functools.cache

@@ -6,8 +6,9 @@ Three ways, by the number of rows unless one is asked for:
   residuals show (`noise.py`) and refitted. A Huber fit with a small delta is nearly a least-absolute fit;
   resampling rows, the usual way, gives it intervals that are too wide at some sample sizes and too
   narrow at others, as refits of few rows jump between the points that they pass through. Simulated
-  losses do not have this fault. The size of the noise is itself estimated: draws are spread by Student's
-  quantile over the normal one. `benchmarks/coverage.py` measures what this gives.
+  losses do not have this fault. The size of the noise is itself estimated: it is enlarged by Student's
+  quantile over the normal one. `benchmarks/coverage.py` measures what this gives. Where a few rows do not
+  follow the law such draws are too sure; rows are then resampled beside them, and the difference is said.
 - `rows`: each draw refits with exponential weights on the rows (Rubin 1981) or on clusters of rows. It
   needs no model of the noise; taken where clusters are named, and up to 10,000 rows.
 - `sandwich`: normal draws with the covariance H^-1 J H^-1 of an M-estimator (Huber 1967), the only
@@ -27,6 +28,8 @@ METHODS = ("simulated", "rows", "sandwich")
 # Fewer steps are enough from the optimum where many rows make the objective smooth.
 _ITERATIONS, _ITERATIONS_LONG = 60, 20
 _SIMULATED_ROWS, _RESAMPLED_ROWS = 1_000, 10_000
+# Beside simulated draws so many are made by resampling rows, and it is said when they scatter so much more.
+_COMPARED, _MUCH_WIDER = 192, 1.75
 
 
 @dataclass(frozen=True)
@@ -81,16 +84,17 @@ def draw(
         method = "sandwich" if rows > _RESAMPLED_ROWS else method
     if method not in METHODS:
         raise InputError(f"intervals {method!r}: one of {', '.join(METHODS)}")
-    note = ""
+    factor = student_factor(count - len(point), level)
+    if method == "simulated":
+        points, notes = _simulated(objective, problem, point, clusters, draws, factor, random, frozen)
+        other = _resampled(objective, problem, point, clusters, _COMPARED, random)
+        notes += _wider(objective, point, points, _stretched(objective, point, other, factor))
+        return Draws(points, method, "; ".join(notes))
     if method == "sandwich":
         points = _sandwich(objective, problem, point, clusters, draws, random)
-    elif method == "rows":
-        points = _resampled(objective, problem, point, clusters, draws, random, frozen)
     else:
-        points, note = _simulated(objective, problem, point, clusters, draws, random, frozen)
-    factor = student_factor(count - len(point), level)
-    lower, upper = bounds_of(objective)
-    return Draws(np.clip(point + factor * (points - point), lower, upper), method, note)
+        points = _resampled(objective, problem, point, clusters, draws, random, frozen)
+    return Draws(_stretched(objective, point, points, factor), method, "")
 
 
 def interval(draws: np.ndarray, level: float, value: float) -> tuple[float, float]:
@@ -107,23 +111,58 @@ def student_factor(spare: int, level: float) -> float:
     return float(stdtrit(max(1, spare), tail) / ndtri(tail))
 
 
-def _simulated(objective, problem, point, clusters, draws, random, frozen) -> tuple[np.ndarray, str]:
+def _stretched(objective, point, points, factor: float) -> np.ndarray:
+    """Draws moved away from the optimum by a factor, or by less where a coordinate would leave its bounds.
+
+    All coordinates of a draw move alike: one that is clipped alone would no longer belong to the others.
+    """
+    lower, upper = bounds_of(objective)
+    moves = points - point
+    with np.errstate(all="ignore"):
+        room = np.where(
+            moves > 0, (upper - point) / moves, np.where(moves < 0, (lower - point) / moves, np.inf)
+        )
+    # A coordinate that lies at its bound in the optimum leaves no room; the others of its draw move on.
+    room = np.where(room > 0, room, np.inf)
+    share = np.minimum(factor, np.min(room, axis=1, initial=np.inf))
+    return np.clip(point + share[:, None] * moves, lower, upper)
+
+
+def _wider(objective, point, simulated, resampled) -> list[str]:
+    """Says when resampled rows scatter the parameters much more: a few rows then do not follow the law."""
+    if len(resampled) < 2:
+        return []
+    spreads = [np.subtract(*np.percentile(points, [84, 16], axis=0)) for points in (resampled, simulated)]
+    with np.errstate(all="ignore"):
+        ratio = np.where(spreads[1] > 0, spreads[0] / spreads[1], 1.0)
+    worst = int(np.argmax(ratio))
+    if not ratio[worst] > _MUCH_WIDER:
+        return []
+    name = next(name for name, at in objective.positions.items() if at.start <= worst < at.stop)
+    return [
+        f"resampling the rows scatters {name} {ratio[worst]:.2g} times as much: some rows may not follow the "
+        "law; see also --intervals rows"
+    ]
+
+
+def _simulated(objective, problem, point, clusters, draws, factor, random, frozen):
+    """(draws, notes); noise larger by Student's factor, as its size is estimated too."""
     used = np.flatnonzero(problem.weights > 0)
     values = predicted(objective, problem, point, np)
     errors = residuals(objective, problem, point, np)[used]
     logs = {role: column[used] for role, column in problem.logs.items()}
     noise = noise_of(errors, logs, problem.weights[used], len(point))
     scatter = np.zeros((draws, len(values)))
-    scatter[:, used] = noise.draw(random, draws, clusters)
+    scatter[:, used] = factor * noise.draw(random, draws, clusters)
     # Losses over many orders of magnitude may be simulated out of the numbers; such draws change nothing.
     with np.errstate(all="ignore"):
         losses = values * np.exp(scatter) if objective.residual == "log" else values + scatter
     losses = np.where(np.isfinite(losses), losses, problem.loss)
     points, _ = descend_all(objective, problem, point, problem.weights, losses, _ITERATIONS, frozen)
-    return points, noise.text()
+    return points, [text for text in (noise.text(),) if text]
 
 
-def _resampled(objective, problem, point, clusters, draws, random, frozen) -> np.ndarray:
+def _resampled(objective, problem, point, clusters, draws, random, frozen=None) -> np.ndarray:
     weights = np.zeros((draws, len(problem.loss)))
     used = np.flatnonzero(problem.weights > 0)
     weights[:, used] = random.exponential(size=(draws, int(clusters.max()) + 1))[:, clusters]

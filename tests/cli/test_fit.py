@@ -140,6 +140,7 @@ def test_the_joint_recipe_prints_table_4(results, tmp_path, capsys):
     assert rows[:8] == ["full", "A_m", "alpha_m", "A_p", "alpha_p", "beta", "E", "m"]
     fits = json.loads((tmp_path / "fits.json").read_text())
     assert [fit["group"]["factor"] for fit in fits] == ["model_size", "pretraining"] * 2
+    assert len(list(tmp_path.glob("*.png"))) == 4
     at = "model_params=4e6,finetune_examples=1e4,factor=model_size"
     assert main(["predict", str(tmp_path), "--at", at]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3

@@ -116,3 +116,38 @@ def test_a_broken_file_is_one_line(tmp_path, runs, capsys, content, name, messag
 def test_a_column_that_is_not_given_is_named(runs, capsys):
     assert main(["fit", str(runs), "--law", LAW, *COLUMNS[:-2]]) == 2
     assert "--column epochs=COLUMN (how often each was seen" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            "def terms(p, logs):\n    return -p['b'] * logs['d'], 0.0\n",
+            "log_terms takes (parameters, logs, array)",
+        ),
+        ("def terms(p, logs, array):\n    return -p['c'] * logs['d'], 0.0\n", "KeyError: 'c'"),
+        (
+            "def terms(p, logs, array):\n    return (-p['b'] * logs['d'],)\n",
+            "cannot be evaluated (ValueError",
+        ),
+        (
+            "def terms(p, logs, array):\n"
+            "    return (-p['b'] if float(p['b'][0]) > 0 else p['b']) * logs['d'], 0.0\n",
+            "no `if` on values",
+        ),
+    ],
+)
+def test_a_slip_in_a_law_is_one_line(tmp_path, capsys, body, message):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from scaling_jax.laws.law import Law, Parameter\n"
+        + body
+        + "mine = Law('mine', 'L = A / D^b + E', 'a test', (('d', 'size'),),\n"
+        "    (Parameter('A', 'scale'), Parameter('b', 'exponent', 0.0, 4.0), Parameter('E', 'floor')),\n"
+        "    linear=('A', 'E'), log_terms=terms)\n"
+    )
+    table = tmp_path / "t.csv"
+    table.write_text("d,loss\n" + "".join(f"{d},{12 * d**-0.2 + 0.7}\n" for d in (10, 100, 1000, 1e4, 1e5)))
+    assert main(["fit", str(table), "--law", f"{path}:mine", "--d", "d", "--bootstrap", "20"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1

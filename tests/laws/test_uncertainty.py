@@ -12,7 +12,7 @@ from scaling_jax.errors import InputError
 from scaling_jax.laws import uncertainty
 from scaling_jax.laws.law import find_law
 from scaling_jax.laws.noise import noise_of
-from scaling_jax.laws.problem import Objective, make_problem
+from scaling_jax.laws.problem import Objective, make_problem, predicted
 from scaling_jax.laws.solve import best_point
 
 
@@ -100,7 +100,7 @@ def test_noise_that_falls_with_the_size_is_seen():
     found = noise(errors, sizes)
     assert found.slopes["d"] == pytest.approx(-0.3, abs=0.1)
     assert found.size[0] > 5 * found.size[-1]
-    assert "size changes as d^-0." in found.text()
+    assert "its size changes as d^-0." in found.text()
 
 
 def test_tails_are_seen():
@@ -115,6 +115,41 @@ def test_rows_of_one_run_share_their_noise():
     found = noise(0.01 * np.random.default_rng(0).standard_normal(4), np.array([1e2, 1e3, 1e2, 1e3]))
     simulated = found.draw(np.random.default_rng(0), 3, np.array([0, 1, 0, 1]))
     np.testing.assert_allclose(simulated[:, :2], simulated[:, 2:])
+
+
+def test_a_draw_is_never_clipped_in_one_coordinate_alone():
+    """A floor at zero in some draws must not make the intervals of predictions one-sided."""
+    examples = np.geomspace(200, 1_638_400, 14)
+    law = find_law("rectified")
+    clean = law.predict({"B": 9.0, "D_l": 8.0, "beta": 0.12, "E": 0.15}, {"d": examples})
+    loss = clean * np.exp(0.003 * np.random.default_rng(4).standard_normal(14))
+    objective = Objective(law)
+    problem = make_problem(objective, {"d": examples}, loss)
+    point = best_point(objective, problem).point
+    for method in ("simulated", "rows"):
+        found = uncertainty.draw(objective, problem, point, 400, 0.9, 0, method)
+        values = predicted(objective, problem, found.points, np)[:, :14]
+        low, high = np.percentile(values, [5, 95], axis=0)
+        centre = predicted(objective, problem, point, np)[:14]
+        inside = slice(3, 11)
+        above, below = (high - centre)[inside], (centre - low)[inside]
+        assert np.all(above < 4 * below) and np.all(below < 4 * above)
+        assert np.all(high - low < 0.06 * centre)
+
+
+def test_rows_that_do_not_follow_the_law_are_noted():
+    """A few large residuals at one end: resampling them moves the law, simulated noise does not."""
+    objective = Objective(find_law("power"))
+    examples = np.geomspace(1e2, 1e6, 60)
+    random = np.random.default_rng(0)
+    loss = (12 * examples**-0.3 + 0.7) * np.exp(0.003 * random.standard_normal(60))
+    problem = make_problem(objective, {"d": examples}, loss)
+    plain = uncertainty.draw(objective, problem, best_point(objective, problem).point, 200, 0.9, 0)
+    assert "resampling" not in plain.note
+    loss[:8] *= np.linspace(1.25, 1.03, 8)
+    problem = make_problem(objective, {"d": examples}, loss)
+    bent = uncertainty.draw(objective, problem, best_point(objective, problem).point, 200, 0.9, 0)
+    assert "some rows may not follow the law" in bent.note
 
 
 @pytest.mark.slow

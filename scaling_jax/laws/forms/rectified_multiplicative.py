@@ -6,8 +6,8 @@ learned beforehand, worth D_l in the units of D^beta. Putting D_l + D^beta for D
 keeps both findings as limits: D_l -> 0 is `multiplicative`, one X is `rectified` with B = A X^-alpha.
 
 D_l does not depend on X here. With D_l growing as a power of X the law has one more parameter; on three
-clean families of measured curves its sign differed from family to family and its held-out error was no
-better (docs/laws/rectified_multiplicative.md).
+clean families of measured curves its sign differed from family to family, and it predicted no better
+beyond the interval of the difference (docs/laws/rectified_multiplicative.md).
 """
 
 from scaling_jax.laws.law import Law, Parameter, register
