@@ -165,6 +165,23 @@ def test_execution_choices_change_no_loss_and_no_layout(params, plain_losses, ch
     assert layouts[0] == layouts[1]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"positions": "rotary", "attention_scale": "head_dim", "biases": ("query", "down")},
+        {"encoder_layers": 0, "key_value_heads": 1, "feed_forward": "plain", "output": "tied_scaled"},
+    ],
+)
+def test_parts_of_one_family_work_in_another(changes):
+    """Rotary positions in an encoder-decoder, relative ones in a decoder: scanned and unrolled alike."""
+    config = dataclasses.replace(CONFIG, **changes)
+    given = {name: batch()[name] for name in smallest_batch(config)}
+    found = losses(config, tiny.parameters(config), given)
+    assert np.isfinite(found).all() and np.ptp(found) > 0.5
+    unrolled = dataclasses.replace(config, unroll=2)
+    np.testing.assert_allclose(losses(unrolled, tiny.parameters(config), given), found, atol=1e-5)
+
+
 def test_bfloat16_is_near_float32(params, plain_losses):
     found = losses(dataclasses.replace(CONFIG, dtype="bfloat16"), params, batch())
     assert found.dtype == np.float32
