@@ -1,3 +1,3 @@
 """Finetuning scaling laws: from text to runs, to a fitted law, to a report."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

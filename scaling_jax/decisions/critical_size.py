@@ -216,6 +216,8 @@ def _crossing(sizes, gap, draws, position: int, names, level: float) -> Crossing
             found.append(math.inf if above else -math.inf)
     tail = 0.5 * (1 - level)
     low, high = np.quantile(found, [tail, 1 - tail], method="inverted_cdf")
+    # As for the parameters, the interval holds the estimate.
+    low, high = min(low, math.log(size)), max(high, math.log(size))
     before, after = (names[0], names[1]) if rising else (names[1], names[0])
     return Crossing(
         size=size,

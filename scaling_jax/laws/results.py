@@ -172,7 +172,9 @@ class Fit:
         names = [field.name for field in dataclasses.fields(cls) if field.name not in ("draws", "extra")]
         missing = [name for name in [*names, "draws"] if name not in content]
         if missing:
-            raise InputError(f"a fit lacks {', '.join(missing)}; it was not written by `scaling-jax fit`")
+            raise InputError(
+                f"a fit lacks {', '.join(missing)}; another version wrote it, or a hand: fit again"
+            )
         law = find_law(content["law"])
         unknown = set(law.parameter_names) ^ set(content["parameters"])
         if unknown:
