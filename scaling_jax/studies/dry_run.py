@@ -8,7 +8,7 @@ import numpy as np
 from scaling_jax.data.store import open_store
 from scaling_jax.models import counts
 from scaling_jax.models.families import named_model
-from scaling_jax.studies.plan import Job, Study, make_jobs
+from scaling_jax.studies.plan import PRETRAIN, Job, Study, make_jobs
 from scaling_jax.studies.runner import jobs_of
 
 # Share of a dense NumPy product's speed that small training steps reached on CPU (docs/performance.md).
@@ -28,9 +28,10 @@ def describe(study: Study, folder: Path) -> str:
     prepared = all((path / "manifest.json").exists() for path in paths.values())
     if prepared:
         stores = {name: open_store(path) for name, path in paths.items()}
-        vocabulary, jobs = stores["finetune"].vocabulary.size, jobs_of(study, stores)
+        vocabulary, jobs = stores[PRETRAIN].vocabulary.size, jobs_of(study, stores)
     else:
-        vocabulary, jobs = ASSUMED_VOCABULARY, make_jobs(study, ASSUMED_VOCABULARY, ASSUMED_TOKENS)
+        assumed = dict.fromkeys(paths, ASSUMED_TOKENS)
+        vocabulary, jobs = ASSUMED_VOCABULARY, make_jobs(study, ASSUMED_VOCABULARY, assumed)
     lines = [f"study {study.name}: {_count(jobs, 'finetuning')} finetuning runs"]
     if not prepared:
         lines.append(

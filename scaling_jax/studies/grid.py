@@ -8,10 +8,18 @@ import gin
 from scaling_jax.errors import InputError, did_you_mean
 from scaling_jax.tuning.method import method_names, named_method
 
+# The finetuning store of a study that has one.
+FINETUNE = "finetune"
+
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Point:
-    """One finetuning run of a study; `tuning_size` None is a method without one."""
+    """One finetuning run of a study.
+
+    Attributes:
+        tuning_size: None is a method without one.
+        store: name of the finetuning store, of the study's only one or of one among several.
+    """
 
     model: str
     pretrain_tokens: int
@@ -19,14 +27,15 @@ class Point:
     tuning_size: int | None
     finetune_examples: int
     seed: int
+    store: str = FINETUNE
 
     @property
     def run_id(self) -> str:
         """Readable and unique within a study."""
+        store = "" if self.store == FINETUNE else f"{self.store}-"
         size = "" if self.tuning_size is None else f"-t{self.tuning_size}"
-        return (
-            f"{self.method}{size}-{self.model}-p{self.pretrain_tokens}-d{self.finetune_examples}-s{self.seed}"
-        )
+        data = f"p{self.pretrain_tokens}-d{self.finetune_examples}-s{self.seed}"
+        return f"{store}{self.method}{size}-{self.model}-{data}"
 
 
 @gin.configurable(module="studies")
@@ -38,9 +47,10 @@ class Grid:
         models: names of models in the gin configuration.
         pretrain_tokens: tokens seen by the pretrained checkpoint.
         finetune_examples: sizes of the nested training subsets.
-        methods: tuning methods.
+        methods: tuning methods, or variants of them (see `tuning.method`).
         seeds: each seed is another subset, another start and another order.
         tuning_sizes: per method, its prompt lengths or ranks; a method left out takes its own default.
+        store: name of the prepared store that is tuned on; a study of several tasks has a grid for each.
     """
 
     models: Sequence[str]
@@ -49,6 +59,7 @@ class Grid:
     methods: Sequence[str]
     seeds: Sequence[int] = (0,)
     tuning_sizes: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+    store: str = FINETUNE
 
     def points(self) -> list[Point]:
         """All points.
@@ -69,7 +80,7 @@ class Grid:
                 f"Grid.methods: no tuning method {unknown[0]!r}{did_you_mean(unknown[0], method_names())}"
             )
         return [
-            Point(model, tokens, method, size, examples, seed)
+            Point(model, tokens, method, size, examples, seed, self.store)
             for model in self.models
             for tokens in self.pretrain_tokens
             for method in self.methods
@@ -88,8 +99,10 @@ class LearningRateSearch:
         model: usually the smallest.
         pretrain_tokens: of its checkpoint.
         finetune_examples: size at which rates are compared.
-        rates: method to rates; a method left out keeps the rate bound in gin.
+        rates: method to rates; a method left out keeps the rate bound in gin. A variant takes the rate
+            of its method where it is not searched itself.
         seed: of the runs.
+        store: which of the prepared stores the rates are searched on.
     """
 
     model: str
@@ -97,3 +110,4 @@ class LearningRateSearch:
     finetune_examples: int
     rates: Mapping[str, Sequence[float]]
     seed: int = 0
+    store: str = FINETUNE

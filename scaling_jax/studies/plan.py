@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ from scaling_jax import configuration, files
 from scaling_jax.errors import InputError
 from scaling_jax.models import counts
 from scaling_jax.models.families import named_model
-from scaling_jax.studies.grid import Grid, LearningRateSearch, Point
+from scaling_jax.studies.grid import FINETUNE, Grid, LearningRateSearch, Point
 from scaling_jax.training.finetune import settings_for
-from scaling_jax.tuning.method import named_method
+from scaling_jax.tuning.method import named_method, registered_name
 
-STORES = ("pretrain", "finetune")
+PRETRAIN = "pretrain"
 
 
 @gin.configurable(module="studies")
@@ -31,7 +31,7 @@ class Study:
         learning_rates: a search, or None to take the rates bound in gin.
         model_size: column that stands for model size in the laws.
         pretrain_store, finetune_store: prepared stores; None prepares them from this configuration
-            under the names `pretrain` and `finetune`.
+            under the names `pretrain` and `finetune`. Other names in `Grid.store` are prepared too.
         pretrain_seed: of every pretraining run.
         workers: processes; 0 is one per core on CPU and one on an accelerator.
         cohort: runs of one program and base that a worker makes at the same time; 0 is 8 on an
@@ -54,9 +54,11 @@ class Study:
         return list(dict.fromkeys(point for grid in self.grids for point in grid.points()))
 
     def store_paths(self, folder: Path) -> dict[str, str]:
-        """Where the stores of this study are."""
-        given = (self.pretrain_store, self.finetune_store)
-        return {name: path or str(folder / "stores" / name) for name, path in zip(STORES, given, strict=True)}
+        """Where the stores of this study are: that of pretraining first, then those of its points."""
+        given = {PRETRAIN: self.pretrain_store, FINETUNE: self.finetune_store}
+        searched = [self.learning_rates.store] if self.learning_rates else []
+        names = dict.fromkeys([PRETRAIN, *(point.store for point in self.points()), *searched])
+        return {name: given.get(name) or str(folder / "stores" / name) for name in names}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +84,13 @@ class Job:
     details: dict[str, Any]
 
 
-def make_jobs(study: Study, vocabulary_size: int, tokens_per_example: float) -> list[Job]:
+def make_jobs(study: Study, vocabulary_size: int, tokens_per_example: Mapping[str, float]) -> list[Job]:
     """Jobs in the order that workers prefer them: what others wait for, then the largest.
+
+    Args:
+        study: from gin.
+        vocabulary_size: of its stores.
+        tokens_per_example: mean of each finetuning store, by name.
 
     Raises:
         InputError: an unknown model or method, a method whose settings do not fit a model, or a search over
@@ -145,7 +152,8 @@ def _first_difference(old: str, new: str) -> str:
 
 
 def _search_point(search: LearningRateSearch, method: str) -> Point:
-    return Point(search.model, search.pretrain_tokens, method, None, search.finetune_examples, search.seed)
+    examples, seed = search.finetune_examples, search.seed
+    return Point(search.model, search.pretrain_tokens, method, None, examples, seed, search.store)
 
 
 def _search_points(search: LearningRateSearch) -> list[Point]:
@@ -171,15 +179,19 @@ def _pretrain_job(model: str, levels: list[int], vocabulary_size: int) -> Job:
     )
 
 
-def _finetune_work(point: Point, vocabulary_size: int, tokens_per_example: float) -> float:
-    settings = settings_for(point.method)
-    forward = counts.forward_flops_per_token(
-        named_model(point.model, vocabulary_size), int(tokens_per_example) or 1
-    )
-    return 3.0 * forward * settings.steps(point.finetune_examples) * settings.batch_size * tokens_per_example
+def _finetune_work(point: Point, vocabulary_size: int, tokens_per_example: Mapping[str, float]) -> float:
+    settings, tokens = settings_for(point.method), tokens_per_example[point.store]
+    forward = counts.forward_flops_per_token(named_model(point.model, vocabulary_size), int(tokens) or 1)
+    return 3.0 * forward * settings.steps(point.finetune_examples) * settings.batch_size * tokens
 
 
-def _rate_jobs(search: LearningRateSearch, vocabulary_size: int, tokens_per_example: float) -> list[Job]:
+def _program(point: Point) -> str:
+    return f"{point.method}-{point.tuning_size}-{point.model}-{point.store}"
+
+
+def _rate_jobs(
+    search: LearningRateSearch, vocabulary_size: int, tokens_per_example: Mapping[str, float]
+) -> list[Job]:
     jobs = []
     for method, rates in search.rates.items():
         point = _search_point(search, method)
@@ -188,14 +200,13 @@ def _rate_jobs(search: LearningRateSearch, vocabulary_size: int, tokens_per_exam
             details = {"point": dataclasses.asdict(point), "learning_rate": rate}
             work = _finetune_work(point, vocabulary_size, tokens_per_example)
             needs = (f"pretrain-{search.model}",)
-            program = f"{method}-{point.tuning_size}-{search.model}"
             jobs.append(
                 Job(
                     job_id,
                     "learning_rate",
                     f"learning_rates/{method}-{rate:g}",
                     needs,
-                    program,
+                    _program(point),
                     work,
                     details,
                 )
@@ -203,14 +214,18 @@ def _rate_jobs(search: LearningRateSearch, vocabulary_size: int, tokens_per_exam
     return jobs
 
 
-def _finetune_job(point: Point, rate_jobs: list[Job], vocabulary_size: int, tokens_per_example: float) -> Job:
-    rates = tuple(job.job_id for job in rate_jobs if job.details["point"]["method"] == point.method)
+def _finetune_job(
+    point: Point, rate_jobs: list[Job], vocabulary_size: int, tokens_per_example: Mapping[str, float]
+) -> Job:
+    searched = {job.details["point"]["method"] for job in rate_jobs}
+    method = point.method if point.method in searched else registered_name(point.method)
+    rates = tuple(job.job_id for job in rate_jobs if job.details["point"]["method"] == method)
     return Job(
         point.run_id,
         "finetuning",
         f"runs/{point.run_id}",
         (f"pretrain-{point.model}", *rates),
-        f"{point.method}-{point.tuning_size}-{point.model}",
+        _program(point),
         _finetune_work(point, vocabulary_size, tokens_per_example),
         {"point": dataclasses.asdict(point)},
     )

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,18 @@ def row(study_name: str, task: str, job: Job, record: dict[str, Any]) -> dict[st
     return {name: filled.get(name) for name in COLUMNS}
 
 
-def write_results(study: Path, study_name: str, task: str, jobs: list[Job]) -> list[dict[str, Any]]:
-    """Writes `results.csv` with the rows of all runs that have ended, in the order of their ids."""
+def write_results(
+    study: Path, study_name: str, tasks: Mapping[str, str], jobs: list[Job]
+) -> list[dict[str, Any]]:
+    """Writes `results.csv` with the rows of all runs that have ended, in the order of their ids.
+
+    `tasks` holds the task of each finetuning store by the store's name.
+    """
     rows = []
     for job in sorted((job for job in jobs if job.kind == "finetuning"), key=lambda job: job.job_id):
         path = study / job.folder / "record.json"
         if path.exists():
+            task = tasks[job.details["point"]["store"]]
             rows.append(row(study_name, task, job, files.read_json(path)))
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")

@@ -58,9 +58,12 @@ def prepare_stores(study: Study, folder: Path, imports: Sequence[str] = ()) -> d
                 raise RuntimeError("\n".join(lines[-30:]))
             raise InputError(lines[-1].removeprefix("scaling-jax prepare: error: "))
     stores = {name: open_store(path) for name, path in paths.items()}
-    pretrained, tuned = (store.vocabulary.sha256() for store in stores.values())
-    if pretrained != tuned:
-        raise InputError(f"{paths['finetune']} was made with another vocabulary than {paths['pretrain']}")
+    pretrained = stores[planning.PRETRAIN].vocabulary.sha256()
+    for name, store in stores.items():
+        if store.vocabulary.sha256() != pretrained:
+            raise InputError(
+                f"{paths[name]} was made with another vocabulary than {paths[planning.PRETRAIN]}"
+            )
     return stores
 
 
@@ -70,17 +73,23 @@ def jobs_of(study: Study, stores: dict[str, TokenStore]) -> list[Job]:
     Raises:
         InputError: more examples or pretraining tokens asked than exist, an unknown model or method.
     """
-    split = stores["finetune"].split("train")
-    largest = max(study.points(), key=lambda point: point.finetune_examples)
-    if largest.finetune_examples > len(split):
-        raise InputError(
-            f"Grid.finetune_examples holds {largest.finetune_examples:,}, but the training split of "
-            f"{stores['finetune'].path} has {len(split):,} examples"
-        )
-    jobs = planning.make_jobs(study, stores["finetune"].vocabulary.size, float(split.total_lengths.mean()))
+    tokens_per_example = {}
+    for name, store in stores.items():
+        if name == planning.PRETRAIN:
+            continue
+        split = store.split("train")
+        tokens_per_example[name] = float(split.total_lengths.mean())
+        largest = max((point.finetune_examples for point in study.points() if point.store == name), default=0)
+        if largest > len(split):
+            raise InputError(
+                f"Grid.finetune_examples holds {largest:,}, but the training split of "
+                f"{store.path} has {len(split):,} examples"
+            )
+    pretraining = stores[planning.PRETRAIN]
+    jobs = planning.make_jobs(study, pretraining.vocabulary.size, tokens_per_example)
     for job in jobs:
         if job.kind == "pretraining":
-            check_enough_windows(stores["pretrain"], PretrainSettings(), job.details["levels"])
+            check_enough_windows(pretraining, PretrainSettings(), job.details["levels"])
     return jobs
 
 
@@ -110,7 +119,8 @@ def run_study(
             "pretrain_seed": study.pretrain_seed,
         }
         _work(study, folder, jobs, plan, imports, say)
-    rows = write_results(folder, study.name, stores["finetune"].manifest["task"], jobs)
+    tasks = {name: store.manifest["task"] for name, store in stores.items()}
+    rows = write_results(folder, study.name, tasks, jobs)
     _describe(study, folder, stores, jobs)
     statuses: dict[str, int] = {}
     for row in rows:

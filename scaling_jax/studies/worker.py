@@ -78,14 +78,17 @@ def run_job(study: Path, job: Job, jobs: list[Job], stores: dict[str, str], pret
 def finetune_run(study: Path, job: Job, jobs: list[Job], stores: dict[str, str]) -> Any:
     """The `FinetuneRun` of a job, with the rate that the study's search chose."""
     from scaling_jax.training.finetune import FinetuneRun
+    from scaling_jax.tuning.method import registered_name
 
     point = job.details["point"]
     rate = job.details.get("learning_rate")
     if rate is None:
-        rate = chosen_rates(study, jobs).get(point["method"], {}).get("learning_rate")
+        chosen = chosen_rates(study, jobs)
+        own = chosen.get(point["method"]) or chosen.get(registered_name(point["method"]), {})
+        rate = own.get("learning_rate")
     return FinetuneRun(
         base=str(study / "pretraining" / point["model"] / "checkpoints" / str(point["pretrain_tokens"])),
-        store=stores["finetune"],
+        store=stores[point["store"]],
         method=point["method"],
         examples=point["finetune_examples"],
         tuning_size=point["tuning_size"],

@@ -32,13 +32,14 @@ from scaling_jax.training.optimizers import Optimizer
 from scaling_jax.training.program import Program
 from scaling_jax.training.schedules import Schedule
 from scaling_jax.tuning.full import Full
-from scaling_jax.tuning.method import named_method
+from scaling_jax.tuning.method import method_scope, named_method, registered_name
 
 
 @gin.configurable(module="training")
 @dataclasses.dataclass(frozen=True)
 class FinetuneSettings:
-    """How a method is tuned; bound per method in gin: `lora/FinetuneSettings.learning_rate = 1e-2`.
+    """How a method is tuned; bound per method in gin: `lora/FinetuneSettings.learning_rate = 1e-2`, and
+    `lora/lora_last_half/FinetuneSettings...` for a variant of it.
 
     Attributes:
         learning_rate: peak rate.
@@ -110,7 +111,7 @@ class FinetuneRun:
 
 def settings_for(method: str, learning_rate: float | None = None) -> FinetuneSettings:
     """The settings bound under the method's name, at another learning rate if one is given."""
-    with gin.config_scope(method):
+    with gin.config_scope(method_scope(method)):
         settings = FinetuneSettings()
     return settings if learning_rate is None else dataclasses.replace(settings, learning_rate=learning_rate)
 
@@ -164,7 +165,7 @@ class OpenRun:
         """What the checkpoint of this run says of itself."""
         return {
             "kind": "tuned",
-            "method": {"name": self.run.method, **dataclasses.asdict(self.program.method)},
+            "method": {"name": registered_name(self.run.method), **dataclasses.asdict(self.program.method)},
             "base": self.base_about(),
             "model": self.about["model"],
             "vocabulary_sha256": self.about["vocabulary_sha256"],

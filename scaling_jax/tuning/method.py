@@ -5,6 +5,10 @@ from `TuningMethod` and is registered under its name. Its settings are gin bindi
 
 What is trained is one tree, `tuned`; the rest is `base`, frozen. The gradient is taken of `tuned`
 alone and a tuning checkpoint is that tree.
+
+A variant is a method with other settings under a name of its own, made by gin alone: the bindings
+`lora/lora_last_half/lora.layers = 'last 2'` make `lora_last_half` a method, which takes everything
+else from what is bound for `lora`. Its name begins with that of its method.
 """
 
 import dataclasses
@@ -106,9 +110,20 @@ def register(name: str) -> Callable[[type[TuningMethod]], type[TuningMethod]]:
 
 
 def method_names() -> tuple[str, ...]:
-    """Names of all registered methods."""
+    """Names of all registered methods and of their variants in the gin configuration."""
     _find_own()
-    return tuple(sorted(_METHODS))
+    return tuple(sorted({*_METHODS, *_variants()}))
+
+
+def registered_name(name: str) -> str:
+    """The registered method that `name` is, or is a variant of."""
+    return _variants().get(name, name)
+
+
+def method_scope(name: str) -> str:
+    """The gin scope of the method's own settings; a variant's lies inside that of its method."""
+    own = registered_name(name)
+    return name if own == name else f"{own}/{name}"
 
 
 def named_method(name: str, tuning_size: int | None = None) -> TuningMethod:
@@ -120,7 +135,10 @@ def named_method(name: str, tuning_size: int | None = None) -> TuningMethod:
     known = method_names()
     if name not in known:
         raise InputError(f"no tuning method {name!r}{did_you_mean(name, known)}")
-    method = _METHODS[name]()
+    own = registered_name(name)
+    # A registered method's settings are bound without a scope, a variant's in its scope.
+    with gin.config_scope([own, name] if own != name else gin.current_scope()):
+        method = _METHODS[own]()
     return method if tuning_size is None else method.resized(tuning_size)
 
 
@@ -132,9 +150,20 @@ def restored_method(recorded: Mapping[str, Any]) -> TuningMethod:
     """
     settings = {key: tuple(value) if isinstance(value, list) else value for key, value in recorded.items()}
     name = settings.pop("name")
-    if name not in method_names():
-        raise InputError(f"no tuning method {name!r}{did_you_mean(name, method_names())}")
+    _find_own()
+    if name not in _METHODS:
+        raise InputError(f"no tuning method {name!r}{did_you_mean(name, sorted(_METHODS))}")
     return _METHODS[name](**settings)
+
+
+def _variants() -> dict[str, str]:
+    """Variant to registered method: every scope such as lora/lora_last_half with settings of lora."""
+    scopes = [(scope.split("/"), selector.split(".")[-1]) for scope, selector in gin.config._CONFIG]
+    return {
+        parts[1]: parts[0]
+        for parts, selector in scopes
+        if len(parts) == 2 and selector == parts[0] in _METHODS and parts[1].startswith(f"{parts[0]}_")
+    }
 
 
 def _find_own() -> None:
