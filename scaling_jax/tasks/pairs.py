@@ -52,7 +52,9 @@ def pair_source(
         )
     notes: list[str] = []
     usable = {split: _count(files, notes) for split, files in given.items()}
-    places = _cut(task, usable["train"], {split: cut[split] for split in SPLITS[1:] if split not in given})
+    places = cut_places(
+        task, usable["train"], {split: cut[split] for split in SPLITS[1:] if split not in given}
+    )
     taken = frozenset().union(*places.values())
 
     def reader(split: str) -> Callable[[], Iterator[Mapping[str, list[str]]]]:
@@ -97,15 +99,22 @@ def _count(files: PairFiles, notes: list[str]) -> int:
     return usable
 
 
-def _cut(task: str, usable: int, sizes: Mapping[str, int]) -> dict[str, frozenset[int]]:
-    """Which training pairs go to dev and test: numbers among the usable ones, evenly spaced."""
+def cut_places(
+    task: str, usable: int, sizes: Mapping[str, int], things: str = "pairs"
+) -> dict[str, frozenset[int]]:
+    """Which training pairs (or other `things`) go to dev and test: numbers among the usable, evenly spaced.
+
+    Raises:
+        InputError: too few for the cut.
+    """
     wanted = sum(sizes.values())
     if min(sizes.values(), default=0) < 0:
         raise InputError(f"{task}: cut_dev and cut_test must not be negative")
     if 2 * wanted > usable:
         raise InputError(
-            f"{task}: cannot take {wanted:,} pairs for {' and '.join(sizes)} out of {usable:,} training "
-            f"pairs (at most half); name files for them, or bind smaller {task}.cut_dev and {task}.cut_test"
+            f"{task}: cannot take {wanted:,} {things} for {' and '.join(sizes)} out of {usable:,} training "
+            f"{things} (at most half); name files for them, or bind smaller {task}.cut_dev and "
+            f"{task}.cut_test"
         )
     places: dict[str, set[int]] = {split: set() for split in sizes}
     for number in range(wanted):
