@@ -18,7 +18,13 @@ def add_arguments(parser) -> None:
         type=int,
         default=1000,
         metavar="N",
-        help="resamples behind every interval (default: 1000)",
+        help="draws behind every interval (default: 1000)",
+    )
+    parser.add_argument(
+        "--law",
+        default="",
+        metavar="A,B",
+        help="further laws to fit and show, e.g. rectified_multiplicative or path/to/file.py:name",
     )
 
 
@@ -26,7 +32,8 @@ def run(arguments) -> int:
     """Brings the report up to date and prints the summary and the path of the page."""
     from scaling_jax.reports.update import update_report
 
-    update = update_report(arguments.study, arguments.out, arguments.bootstrap)
+    laws = tuple(name.strip() for name in arguments.law.split(",") if name.strip())
+    update = update_report(arguments.study, arguments.out, arguments.bootstrap, laws)
     print(update.summary)
     if not update.fitted:
         print("\nresults.csv and study.json are unchanged: the fits above were kept, nothing was recomputed")

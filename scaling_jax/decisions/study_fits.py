@@ -73,6 +73,7 @@ def fit_study(
     seed: int = 0,
     bootstrap: int = 1000,
     size_column: str = "non_embedding_params",
+    further_laws: Sequence[str] = (),
 ) -> list[Fit]:
     """Makes every fit that the table allows.
 
@@ -82,32 +83,45 @@ def fit_study(
         seed: of the bootstrap.
         bootstrap: draws behind the intervals; the noise between seeds is part of what they cover.
         size_column: the X of the model-size law.
+        further_laws: laws beside those above, by name or "path/to/file.py:name": one in d alone is fitted per
+            model size, one in x and d by every factor.
 
     Returns:
         Fits whose `extra` holds `factor`, `fixed` and `sizes` (all values of X in the rows) and whose
         `errors` holds `nearest_neighbour_mad`.
     """
-    planned = [plan for plan in study_plan(table, hold_out, size_column) if plan.reason is None]
+    plans = study_plan(table, hold_out, size_column, further_laws)
+    planned = [plan for plan in plans if plan.reason is None]
     return [_fit(plan, hold_out, seed, bootstrap) for plan in planned]
 
 
-def skipped_fits(table: Table, hold_out: str | None, size_column: str = "non_embedding_params") -> list[str]:
-    """One sentence for every fit of the plan that the table does not allow."""
+def skipped_fits(
+    table: Table,
+    hold_out: str | None,
+    size_column: str = "non_embedding_params",
+    further_laws: Sequence[str] = (),
+) -> list[str]:
+    """One sentence for every fit of the plan that the table does not allow; arguments as for `fit_study`."""
     return [
         f"{plan.law} by {plan.factor} for {describe(plan.group)}: {plan.reason}"
-        for plan in study_plan(table, hold_out, size_column)
+        for plan in study_plan(table, hold_out, size_column, further_laws)
         if plan.reason is not None
     ]
 
 
 def study_plan(
-    table: Table, hold_out: str | None, size_column: str = "non_embedding_params"
+    table: Table,
+    hold_out: str | None,
+    size_column: str = "non_embedding_params",
+    further_laws: Sequence[str] = (),
 ) -> list[PlannedFit]:
-    """What there is to fit, in the order task, method, factor.
+    """What there is to fit, in the order task, method, factor; arguments as for `fit_study`.
 
     Raises:
-        InputError: a column of `results.csv` is missing or holds text for numbers; no row has examples.
+        InputError: a column of `results.csv` is missing or holds text for numbers; no row has examples; a
+            further law has other roles than x and d.
     """
+    single, joint = _by_roles(further_laws)
     for column in ("task", "method", "loss", EXAMPLES, size_column):
         table.text(column)
     table = with_column(with_column(table, PRETRAINING), TUNING)
@@ -116,9 +130,9 @@ def study_plan(
         raise InputError(f"{table.source}: no row that is done has {EXAMPLES} above 0")
     plans = []
     for group, rows in table.groups(("task", "method")):
-        plans += _by_model_size(rows, group, size_column, hold_out)
+        plans += _by_model_size(rows, group, size_column, hold_out, ("power", *single))
         for select in (model_size_rows, pretraining_rows, tuning_size_rows):
-            plans += _by_factor(select(rows, size_column), group, hold_out)
+            plans += _by_factor(select(rows, size_column), group, hold_out, (*JOINT_LAWS, *joint))
     return plans
 
 
@@ -211,7 +225,19 @@ def summary_text(fits: Sequence[Fit], crossings: Sequence[Mapping], skipped: Seq
     return "\n".join(lines)
 
 
-def _by_model_size(rows, group, size_column, hold_out) -> list[PlannedFit]:
+def _by_roles(further_laws: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(laws in d alone, laws in x and d), without those that are fitted anyway."""
+    single, joint = [], []
+    for name in further_laws:
+        roles = set(find_law(name).role_names)
+        if roles not in ({"d"}, {"x", "d"}):
+            raise InputError(f"law {name!r} has the roles {', '.join(sorted(roles))}; a study has x and d")
+        if name not in ("power", *JOINT_LAWS):
+            (single if roles == {"d"} else joint).append(name)
+    return single, joint
+
+
+def _by_model_size(rows, group, size_column, hold_out, laws) -> list[PlannedFit]:
     plans = []
     usual, tuning = usual_tuning(rows, size_column)
     shared = shared_pretraining(usual, size_column)
@@ -221,15 +247,15 @@ def _by_model_size(rows, group, size_column, hold_out) -> list[PlannedFit]:
         chosen = only(at_size, {PRETRAINING: length})
         own = {**group, **({"model": chosen.text("model")[0]} if "model" in chosen else {}), **size_group}
         fixed = {PRETRAINING: length, TUNING: tuning}
-        plans.append(_planned("single", "power", None, own, fixed, chosen, hold_out))
+        plans += [_planned("single", law, None, own, fixed, chosen, hold_out) for law in laws]
     return plans
 
 
-def _by_factor(found: FactorRows | None, group, hold_out) -> list[PlannedFit]:
+def _by_factor(found: FactorRows | None, group, hold_out, laws) -> list[PlannedFit]:
     if found is None:
         return []
     plans = []
-    for law in JOINT_LAWS:
+    for law in laws:
         plan = _planned(found.factor, law, found.x, group, found.fixed, found.rows, hold_out)
         plans.append(dataclasses.replace(plan, reason=found.reason or plan.reason))
     return plans

@@ -1,5 +1,6 @@
 """Brings a study's fits, decision and page up to date, doing only what is not done already."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,12 @@ class Update:
     drawn: bool
 
 
-def update_report(study_dir: str | Path, out: str | Path | None = None, bootstrap: int = 1000) -> Update:
+def update_report(
+    study_dir: str | Path,
+    out: str | Path | None = None,
+    bootstrap: int = 1000,
+    further_laws: Sequence[str] = (),
+) -> Update:
     """Fits, decides and writes the page where the inputs changed since; else keeps what is there.
 
     What the fits were made from is kept in decision.json under `made_from`: hashes of results.csv,
@@ -41,18 +47,19 @@ def update_report(study_dir: str | Path, out: str | Path | None = None, bootstra
     Args:
         study_dir: the study folder.
         out: where the page goes; None is STUDY/report.html.
-        bootstrap: resamples behind the intervals.
+        bootstrap: draws behind the intervals.
+        further_laws: laws to fit beside the usual ones; see `fit_study`.
 
     Raises:
         InputError: not a study folder, or its table cannot be read or fitted.
     """
     folder = Path(study_dir)
     page = Path(out) if out is not None else folder / "report.html"
-    inputs = _made_from(folder, bootstrap)
+    inputs = _made_from(folder, bootstrap, further_laws)
     decision = _current(folder, inputs)
     fitted = decision is None
     if decision is None:
-        decision = _fit(folder, inputs, bootstrap)
+        decision = _fit(folder, inputs, bootstrap, further_laws)
     drawn = fitted or not _is_newer(page, folder / "decision.json")
     if drawn:
         # Imported here: matplotlib takes a second that an unchanged study need not wait for.
@@ -63,14 +70,21 @@ def update_report(study_dir: str | Path, out: str | Path | None = None, bootstra
     return Update(page, summary_text(fits, decision["crossings"], decision["skipped"]), fitted, drawn)
 
 
-def _made_from(folder: Path, bootstrap: int) -> dict[str, Any]:
+def _made_from(folder: Path, bootstrap: int, further_laws: Sequence[str]) -> dict[str, Any]:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give the folder that `scaling-jax study` wrote")
     for name in _INPUTS:
         if not (folder / name).is_file():
             raise InputError(f"{folder} has no {name}; give the folder that `scaling-jax study` wrote")
     hashes = {name: files.sha256(folder / name) for name in _INPUTS}
-    return hashes | {"bootstrap": bootstrap, "scaling_jax": scaling_jax.__version__}
+    laws = {name: _law_hash(name) for name in further_laws}
+    return hashes | {"bootstrap": bootstrap, "laws": laws, "scaling_jax": scaling_jax.__version__}
+
+
+def _law_hash(name: str) -> str:
+    """The hash of a user's law file; empty for a law of ours, which changes with our version."""
+    path, separator, _ = name.rpartition(":")
+    return files.sha256(Path(path)) if separator and Path(path).is_file() else ""
 
 
 def _current(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:
@@ -86,19 +100,19 @@ def _current(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:
     return content
 
 
-def _fit(folder: Path, inputs: dict[str, Any], bootstrap: int) -> dict[str, Any]:
+def _fit(folder: Path, inputs: dict[str, Any], bootstrap: int, further_laws: Sequence[str]) -> dict[str, Any]:
     """Writes fits.json and then decision.json, which seals it by its hash."""
     read_runs(folder / "results.csv")  # names line and column of a bad cell before anything computes with it
     table = read_table(folder / "results.csv")
     about = read_description(folder / "study.json")
     hold_out = about.get("hold_out") or None
     size_column = about.get("model_size") or "non_embedding_params"
-    fits = fit_study(table, hold_out, bootstrap=bootstrap, size_column=size_column)
+    fits = fit_study(table, hold_out, bootstrap=bootstrap, size_column=size_column, further_laws=further_laws)
     write_fits(folder / "fits.json", fits)
     decision = {
         "made_from": inputs | {"fits.json": files.sha256(folder / "fits.json")},
         "crossings": crossings(fits),
-        "skipped": skipped_fits(table, hold_out, size_column),
+        "skipped": skipped_fits(table, hold_out, size_column, further_laws),
     }
     files.write_json(folder / "decision.json", decision)
     return decision
