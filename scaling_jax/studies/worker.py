@@ -138,14 +138,17 @@ def _companions(
         return []
     found: list[Job] = []
     for other in ready:
-        alike = other is not job and other.kind == job.kind and other.program == job.program
-        if len(found) == count or not alike:
-            continue
-        if other.details["point"]["pretrain_tokens"] != job.details["point"]["pretrain_tokens"]:
+        if len(found) == count or other is job or _shared(other) != _shared(job):
             continue
         if claims.enter_context(_claim(study, other)) and ended(study, other) is None:
             found.append(other)
     return found
+
+
+def _shared(job: Job) -> tuple:
+    """What jobs have in common that can be made at the same time."""
+    point = job.details.get("point", {})
+    return job.kind, job.program, point.get("pretrain_tokens"), point.get("store")
 
 
 def _run_and_record(

@@ -17,17 +17,25 @@ def test_cohorts_give_the_same_table(tmp_path, capsys):
     for cohort in (1, 3):
         out = tmp_path / str(cohort)
         flags = [f"--gin.Study.cohort={cohort}", "--gin.Grid.models=['small_a']", "--gin.Grid.seeds=[0, 1]"]
+        flags += ["--gin.Grid.methods=['full', 'lora', 'lora_attention', 'prompt']"]
+        flags += ["--gin", "lora/lora_attention/lora.targets = ('attention',)"]
+        flags += ["--gin.Grid.pretrain_tokens=[2560]"]
         assert main(["study", "--gin_file", str(gin_file), "--out", str(out), *flags]) == 0
         with open(out / "results.csv", newline="") as file:
             tables[cohort] = list(csv.DictReader(file))
     said = capsys.readouterr().out
     assert "each on a core of its own, one run at a time" in said
     assert "each on a core of its own, up to 3 runs of one program at a time" in said
-    assert len(tables[1]) == len(tables[3]) == 2 * 3 * 3 * 2
-    at_once = {"full": set(), "lora": set(), "prompt": set()}
+    assert len(tables[1]) == len(tables[3]) == 4 * 3 * 2
+    at_once = {"full": set(), "lora": set(), "lora_attention": set(), "prompt": set()}
+    rates, trained = {}, {}
     for alone, together in zip(tables[1], tables[3], strict=True):
         assert alone["run_id"] == together["run_id"] and together["status"] == "done"
         assert float(together["loss"]) == pytest.approx(float(alone["loss"]), rel=1e-3)
         record = json.loads((tmp_path / "3" / together["record"]).read_text())
         at_once[together["method"]].add(record["costs"]["runs_at_once"])
+        rates[together["method"]] = record["settings"]["learning_rate"]
+        trained[together["method"]] = int(together["tuning_params"])
     assert at_once["full"] == {1} and max(at_once["lora"]) == max(at_once["prompt"]) == 3
+    assert rates["lora"] == rates["lora_attention"] in (0.01, 0.1), "a variant takes its method's rate"
+    assert trained["lora_attention"] < trained["lora"]
