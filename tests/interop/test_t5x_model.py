@@ -1,261 +1,142 @@
-"""Our models and methods under T5X's own state, trainer, decoding and `train.py`."""
+"""Our models under T5X's interface; runs where T5X is installed (from source: it is on no registry)."""
 
-import dataclasses
 import functools
-import re
-from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from scaling_jax.errors import InputError
-from scaling_jax.models.model import arguments, model_of
-from scaling_jax.training import checkpoints
-from scaling_jax.tuning.bitfit import BitFit
-from scaling_jax.tuning.full import Full
-from scaling_jax.tuning.ia3 import IA3
-from scaling_jax.tuning.lora import LoRA
-from scaling_jax.tuning.prompt import Prompt
+from scaling_jax.interop import conversion, hugging_face
+from scaling_jax.models.hooks import Hook
+from scaling_jax.models.model import model_of
 from tests.interop import cases
 
-pytest.importorskip("t5x", reason="T5X is not installed (it is on no package registry)")
+pytest.importorskip("t5x", reason="T5X is not installed")
+seqio = pytest.importorskip("seqio", reason="the extra `tasks` is not installed")
 
-import seqio  # noqa: E402
-from t5x import adafactor, decoding, optimizers, partitioning, trainer, utils  # noqa: E402
-
-from scaling_jax.interop import t5x_model  # noqa: E402
-
-ARCHITECTURES = ("own_decoder", "llama_biases", "t5_gated")
-METHODS = (
-    Full(),
-    LoRA(rank=2, layers="last 1"),
-    IA3(targets=("key", "value", "down")),
-    BitFit(),
-    Prompt(length=3),
-)
-VOCABULARY = seqio.PassThroughVocabulary(48, eos_id=1)
-EOS = 1
-RATE = 0.1
-DOCS = Path(__file__).parents[2] / "docs" / "t5x.md"
-
-
-@functools.cache
-def partitioner():
-    return partitioning.PjitPartitioner(num_partitions=1)
+CASES = ("llama_grouped_query", "t5_gated")
 
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory):
-    """Our checkpoints of random weights, by architecture."""
-    folder = tmp_path_factory.mktemp("bases")
-    for name in ARCHITECTURES:
-        about = {"kind": "pretrained", "model": dataclasses.asdict(cases.CASES[name]), "start_id": None}
-        checkpoints.save(folder / name, cases.parameters(name), about)
-    return folder
+    """Checkpoints of both cases."""
+    room = tmp_path_factory.mktemp("bases")
+    for name in CASES:
+        hugging_face.write_model(room / f"{name}-hf", cases.CASES[name], cases.parameters(name))
+        conversion.to_checkpoint(room / f"{name}-hf", room / name)
+    return room
 
 
-def model(bases, name, method, **settings):
-    settings = {"optimizer_def": optimizers.sgd(RATE), "checkpoint": str(bases / name)} | settings
-    if cases.CASES[name].encoder_layers:
-        return t5x_model.EncoderDecoderModel(method, VOCABULARY, VOCABULARY, **settings)
-    return t5x_model.DecoderModel(method, VOCABULARY, **settings)
+def make(base, method="full", **settings):
+    from t5x import adafactor
+
+    from scaling_jax.interop.t5x_model import T5XModel
+
+    vocabulary = seqio.PassThroughVocabulary(48)
+    return T5XModel(vocabulary, adafactor.Adafactor(1e-3), base=str(base), method=method, settings=settings)
 
 
-def begin(made, initializer=t5x_model.FromCheckpoint):
-    """T5X's state at step 0."""
-    initialized = initializer(
-        optimizer_def=made.optimizer_def,
-        init_fn=made.get_initial_variables,
-        input_shapes={},
-        partitioner=partitioner(),
-    )
-    return initialized.from_scratch(jax.random.PRNGKey(0))
-
-
-def batches(name):
-    """The same batch as we and as T5X call its arrays; T5X's padding is token 0."""
-    ours = cases.batch(cases.CASES[name])
-    theirs = {
-        "decoder_input_tokens": ours["inputs"],
-        "decoder_target_tokens": ours["targets"],
-        "decoder_loss_weights": ours["weights"],
+def batch(name):
+    """The case's batch as T5X's feature converters call it."""
+    given = cases.batch(cases.CASES[name])
+    found = {
+        "decoder_input_tokens": given["inputs"],
+        "decoder_target_tokens": given["targets"],
+        "decoder_loss_weights": given["weights"],
     }
-    if "encoder_inputs" in ours:
-        ours["encoder_inputs"] = np.where(ours["encoder_mask"], np.maximum(ours["encoder_inputs"], 1), 0)
-        theirs["encoder_input_tokens"] = ours["encoder_inputs"]
-    return ours, theirs
+    if "encoder_inputs" in given:
+        masked = np.maximum(given["encoder_inputs"], 1) * given["encoder_mask"]
+        found["encoder_input_tokens"] = masked.astype(np.int32)
+    return {key: jnp.asarray(value) for key, value in found.items()}
 
 
-def nats(name, method, tuned, base):
-    """Our sums of nats of the batch's rows."""
-    ours, _ = batches(name)
-    losses = model_of(cases.CASES[name], method).apply(method.variables(tuned, base), **arguments(ours))
-    return (losses * ours["weights"]).sum(axis=-1)
+def ours(name, given):
+    """Logits of the model itself."""
+    found = {"inputs": given["decoder_input_tokens"]}
+    start = {"llama_grouped_query": 1, "t5_gated": 0}[name]
+    found["inputs"] = found["inputs"].at[:, 0].set(start)
+    if "encoder_input_tokens" in given:
+        tokens = given["encoder_input_tokens"]
+        found |= {"encoder_inputs": tokens, "encoder_mask": tokens > 0}
+    return np.asarray(compiled(name)({"params": cases.parameters(name)}, **found))
 
 
-def parts(state):
-    """(tuned, base) of a state as plain dicts."""
-    frozen = state.flax_mutables.unfreeze()
-    return jax.tree.map(np.asarray, (state.params.unfreeze(), frozen.get("base", {})))
+@functools.cache
+def compiled(name):
+    return jax.jit(functools.partial(model_of(cases.CASES[name], Hook()).apply, method="logits"))
 
 
-def moved(state):
-    """The state after something like training."""
-    generator = np.random.default_rng(3)
-
-    def move(leaf):
-        return leaf + 0.1 * generator.normal(size=leaf.shape).astype(np.float32)
-
-    return state.replace_params(jax.tree.map(move, state.params))
+def start(model):
+    """(variables' parameters, their axes) as T5X makes them: inside jit."""
+    made = jax.jit(lambda key: model.get_initial_variables(key, {})["params"])(jax.random.key(0))
+    return made, jax.eval_shape(lambda key: model.get_initial_variables(key, {}), jax.random.key(0))
 
 
-@pytest.mark.parametrize(
-    ("name", "method"),
-    [("own_decoder", method) for method in METHODS]
-    + [(name, method) for name in ("llama_biases", "t5_gated") for method in METHODS[:2]],
-    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
-)
-def test_a_step_of_t5x_is_a_step_of_ours(bases, name, method):
-    made = model(bases, name, method)
-    state = begin(made)
-    tuned, base = parts(state)
-    start = tuned if method.trains_base else base
-    if not method.trains_base:
-        jax.tree.map(np.testing.assert_array_equal, start, cases.parameters(name))
-    ours = jax.jit(jax.value_and_grad(lambda part: nats(name, method, part, base).sum()))
-    total, gradients = ours(tuned)
-    step = jax.jit(functools.partial(trainer.train_with_lr, model=made, num_microbatches=2))
-    new, metrics = step(state, batches(name)[1], RATE, jax.random.PRNGKey(1))
-    # T5X reports the mean over microbatches of their sums.
-    np.testing.assert_allclose(metrics["loss"].compute() * 2, total, rtol=2e-5)
-    new_tuned, new_base = parts(new)
-    jax.tree.map(np.testing.assert_array_equal, new_base, base)
-    wanted = jax.tree.map(lambda leaf, gradient: leaf - RATE * gradient, tuned, gradients)
-    jax.tree.map(lambda *both: np.testing.assert_allclose(*both, atol=2e-4, rtol=1e-4), new_tuned, wanted)
-    assert any(np.ptp(leaf) > 0 for leaf in jax.tree.leaves(gradients))
-    # Without a method in it the model computes the same at step 0, but for a prompt.
-    if not isinstance(method, Prompt):
-        plain = nats(name, Full(), cases.parameters(name), {}).sum()
-        np.testing.assert_allclose(total, plain, rtol=2e-5)
-
-
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_axes_are_those_of_t5x(bases, name, method):
-    rules = adafactor.Adafactor(logical_factor_rules=adafactor.standard_logical_factor_rules())
-    made = model(bases, name, method, optimizer_def=rules)
-    initializer = t5x_model.FromCheckpoint(rules, made.get_initial_variables, {}, partitioner())
-    shapes, axes = initializer.global_train_state_shape, initializer.train_state_axes
-    held = ("params",) if method.trains_base else ("params", "flax_mutables")
-    for part in held:
-        jax.tree.map(
-            lambda leaf, spec: leaf.shape[len(spec) - 1], *(getattr(s, part) for s in (shapes, axes))
-        )
-    params = axes.params if method.trains_base else axes.flax_mutables["base"]
-    assert params["embedding"]["table"] == jax.sharding.PartitionSpec("model", None)
-    stack = params["decoder"] if cases.CASES[name].encoder_layers else params
-    layer = stack["layers"]["layer"]
-    assert layer["attention"]["query"]["kernel"] == jax.sharding.PartitionSpec(None, None, "model")
-    assert layer["feed_forward"]["down"]["kernel"] == jax.sharding.PartitionSpec(None, "model", None)
-
-
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_scores_and_predictions(bases, name):
-    made = model(bases, name, LoRA(rank=2), decode_fn=decoding.temperature_sample)
-    state = moved(begin(made))
-    _, batch = batches(name)
-    known = {"params": state.params, "flax_mutables": state.flax_mutables}
-    scores = made.score_batch(batch=batch, **known)
-    np.testing.assert_allclose(scores, -nats(name, made.method, *parts(state)), rtol=2e-5)
-    if "encoder_input_tokens" not in batch:
-        batch["decoder_causal_attention"] = np.arange(22) < np.array([[6], [11]])
-        batch["decoder_input_tokens"][:, 0] = 0
-        batch["decoder_input_tokens"][:, 1:] = np.maximum(batch["decoder_input_tokens"][:, 1:], 2)
-    predict = jax.jit(functools.partial(made.predict_batch_with_aux, decoder_params={"temperature": 0.0}))
-    found, _ = predict(batch=batch, rng=None, **known)
-    wanted = greedy(made, made.collections(state.params, state.flax_mutables), batch)
-    np.testing.assert_array_equal(found, wanted)
-
-
-def greedy(made, collections, batch):
-    """The most likely tokens one by one, each row until EOS or the length."""
-    logits = jax.jit(lambda part: made._compute_logits(collections, part))
-    rows, length = batch["decoder_input_tokens"].shape
-    causal = batch.get("decoder_causal_attention", np.arange(length) < np.ones((rows, 1)))
-    tokens, begins = batch["decoder_input_tokens"] * causal, causal.sum(axis=1) - 1
-    wanted = np.zeros((rows, length), np.int32)
-    for row in range(rows):
-        for position in range(begins[row], length):
-            read = batch | {"decoder_input_tokens": np.array(tokens)}
-            chosen = int(np.argmax(logits(read)[row, position]))
-            wanted[row, position - begins[row]] = chosen
-            if chosen == EOS or position + 1 == length:
-                break
-            tokens[row, position + 1] = chosen
-    return wanted
-
-
-def test_beams_have_the_scores_of_what_they_say(bases):
-    made = model(
-        bases, "t5_gated", LoRA(rank=2), decode_fn=functools.partial(decoding.beam_search, alpha=0.0)
+@pytest.mark.parametrize("name", CASES)
+def test_loss_and_scores_are_the_models(bases, name):
+    model, given = make(bases / name), batch(name)
+    params, variables = start(model)
+    logits = ours(name, given)
+    nats = (
+        jax.nn.logsumexp(logits, axis=-1)
+        - np.take_along_axis(logits, np.asarray(given["decoder_target_tokens"])[..., None], -1)[..., 0]
     )
-    state = moved(begin(made))
-    _, batch = batches("t5_gated")
-    known = {"params": state.params, "flax_mutables": state.flax_mutables}
-    beams, aux = made.predict_batch_with_aux(batch=batch, num_decodes=3, return_all_decodes=True, **known)
-    assert beams.shape == (2, 3, 22) and (np.diff(aux["scores"]) >= 0).all()
-    for beam in range(3):
-        said = np.asarray(beams[:, beam])
-        shifted = np.concatenate([np.zeros((2, 1), np.int32), said[:, :-1]], axis=1)
-        ended = np.cumsum(said == EOS, axis=1) - (said == EOS) == 0
-        read = batch | {"decoder_input_tokens": shifted, "decoder_target_tokens": said}
-        scores = made.score_batch(batch=read | {"decoder_loss_weights": ended.astype(np.float32)}, **known)
-        np.testing.assert_allclose(aux["scores"][:, beam], scores, rtol=1e-4)
+    wanted = np.asarray(nats * given["decoder_loss_weights"])
+    loss, _ = jax.jit(model.eval_fn)(params, given)
+    np.testing.assert_allclose(loss, wanted.sum(), rtol=1e-4)
+    np.testing.assert_allclose(jax.jit(model.score_batch)(params, given), -wanted.sum(-1), rtol=1e-4)
+    assert "params_axes" in variables
 
 
-def test_first_token_of_a_checkpoint(bases, tmp_path):
-    about = checkpoints.about(bases / "llama_biases") | {"start_id": 7}
-    checkpoints.save(tmp_path / "llama", cases.parameters("llama_biases"), about)
-    made = model(tmp_path, "llama_biases", Full(), checkpoint=str(tmp_path / "llama"))
-    _, batch = batches("llama_biases")
-    batch["decoder_input_tokens"][:, 0] = 0
-    found = made._compute_logits({"params": cases.parameters("llama_biases")}, batch)
-    batch["decoder_input_tokens"][:, 0] = 7
-    given = {"inputs": batch["decoder_input_tokens"]}
-    wanted = cases.logits(cases.CASES["llama_biases"], cases.parameters("llama_biases"), given)
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+@pytest.mark.parametrize("name", CASES)
+def test_lora_has_gradients_and_its_base_none(bases, name):
+    model, given = make(bases / name, "lora", rank=2, layers="last 1"), batch(name)
+    params, _ = start(model)
+    gradient = jax.jit(jax.grad(lambda p: model.loss_fn(p, given, jax.random.key(1))[0]))(params)
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient["base"]))
+    ups = [
+        leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(gradient["tuned"])
+        if path[-1].key == "lora_b"
+    ]
+    assert ups and all(np.any(leaf) and leaf.shape[0] == 1 for leaf in ups)
+    loss = [jax.jit(make(bases / name, *method).eval_fn) for method in ((), ("lora",))]
+    full = start(make(bases / name))[0]
+    np.testing.assert_allclose(loss[0](full, given)[0], jax.jit(model.eval_fn)(params, given)[0], rtol=1e-6)
 
 
-def test_what_is_refused(bases, tmp_path):
-    def refused(says, *args, **settings):
-        with pytest.raises(InputError, match=says):
-            model(bases, *args, **settings)
-
-    refused("by size .* or by checkpoint", "own_decoder", Full(), size="ladder_25k")
-    refused("use t5x_model.EncoderDecoderModel", "own_decoder", Full(), checkpoint=str(bases / "t5_gated"))
-    refused("use t5x_model.DecoderModel", "t5_gated", Full(), checkpoint=str(bases / "own_decoder"))
-    refused("no checkpoint", "own_decoder", Full(), checkpoint=str(tmp_path))
-    refused(r"lora.targets: 'qeury' matches no projection", "own_decoder", LoRA(targets=("qeury",)))
-    checkpoints.save(tmp_path / "tuned", {}, {"kind": "tuned"})
-    refused("a pretrained one is needed", "own_decoder", Full(), checkpoint=str(tmp_path / "tuned"))
-    made = model(bases, "own_decoder", LoRA())
-    state = begin(made, utils.TrainStateInitializer)
-    _, batch = batches("own_decoder")
-    step = functools.partial(trainer.train_with_lr, model=made, num_microbatches=None)
-    with pytest.raises(InputError, match="did not start from .*own_decoder: bind train.train_state_init"):
-        step(state, batch, RATE, jax.random.PRNGKey(1))
-    state = begin(made)
-    with pytest.raises(InputError, match=r"packed .*decoder_segment_ids\): bind .*pack = False"):
-        step(
-            state,
-            batch | {"decoder_segment_ids": batch["decoder_target_tokens"]},
-            RATE,
-            jax.random.PRNGKey(1),
-        )
+@pytest.mark.parametrize("name", CASES)
+def test_greedy_continuations(bases, name):
+    """One token after another by hand, behind inputs of unequal length in a decoder."""
+    model, given = make(bases / name), batch(name)
+    known = np.array([4, 9]) if name.startswith("llama") else np.zeros(2, int)
+    if known.any():
+        seen = np.arange(given["decoder_input_tokens"].shape[1]) < known[:, None] + 1
+        given["decoder_causal_attention"] = jnp.asarray(seen, jnp.int32)
+    found, aux = jax.jit(model.predict_batch_with_aux)(start(model)[0], given)
+    tokens = np.array(given["decoder_input_tokens"])
+    length = tokens.shape[1]
+    step = {key: value for key, value in given.items() if key != "decoder_causal_attention"}
+    for row in range(2):
+        for place in range(known[row], length - 1):
+            logits = ours(name, step | {"decoder_input_tokens": jnp.asarray(tokens)})
+            tokens[row, place + 1] = logits[row, place].argmax()
+        wanted = tokens[row, known[row] + 1 :]
+        np.testing.assert_array_equal(np.asarray(found)[row, : len(wanted)], wanted)
+        assert not np.asarray(found)[row, len(wanted) :].any()
+    assert (np.asarray(aux["scores"]) < 0).all()
 
 
-def blocks():
-    """The files that the docs page shows, by the name in their first line."""
-    found = re.findall(r"^```\w*\n# (\S+\.(?:gin|py)).*?\n(.*?)^```", DOCS.read_text("utf-8"), re.M | re.S)
-    return dict(found)
+def test_what_is_refused(bases):
+    given = batch("t5_gated") | {"decoder_segment_ids": jnp.ones((2, 22), jnp.int32)}
+    model = make(bases / "t5_gated")
+    with pytest.raises(InputError, match="bind DatasetConfig.pack = False"):
+        model.eval_fn(start(model)[0], given)
+    with pytest.raises(InputError, match="lora.targets: 'wi_0' matches no projection"):
+        make(bases / "t5_gated", "lora", targets=("wi_0",))
+    with pytest.raises(InputError, match="either base, a checkpoint, or model"):
+        from scaling_jax.interop.t5x_model import T5XModel
+
+        T5XModel(seqio.PassThroughVocabulary(48), None)
