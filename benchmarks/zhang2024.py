@@ -10,6 +10,7 @@ the numbers that round to the one printed.
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import numpy as np
@@ -129,10 +130,8 @@ def recovered(fits) -> list[list[str]]:
 
 
 def rounding(text: str) -> float:
-    """Half a unit of the last digit printed."""
-    digits, _, exponent = text.partition("e")
-    decimals = len(digits.partition(".")[2])
-    return 0.5 * 10.0 ** (int(exponent or 0) - decimals)
+    """Half a unit of the second significant digit: "1" and "2e2" stand for 1.0 and 2.0e2."""
+    return 0.5 * 10.0 ** (math.floor(math.log10(abs(float(text)))) - 1)
 
 
 def printed_fit(task: str, method: str, letter: str, draws: int, random: np.random.Generator):

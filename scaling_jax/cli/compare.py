@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compares all pairs of methods asked for and prints."""
-    from scaling_jax.laws.results import read_fits
+    from scaling_jax.laws.results import plain, read_fits
 
     at = parse_at(arguments.at) if arguments.at else {}
     search_range = _range(arguments.range)
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     answering = [pair for pair in pairs if not pair[0].missing({"d": 1.0, **at})] or pairs[:1]
     found = [_compared(first, second, at, search_range, between) for first, second in answering]
     if arguments.json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(plain(found), indent=1, allow_nan=False))
         return 0
     print("\n\n".join(_text(entry) for entry in found))
     return 0
@@ -69,7 +69,16 @@ def _compared(first, second, at: dict, search_range, between: str) -> dict:
     entry = {"law": first.law, "group": group} | compared.to_json()
     if fixed != needed:
         value, low, high = difference(first, second, needed)
-        entry["difference"] = {"at": needed, "value": value, "low": low, "high": high}
+        lead = value if first.form.better == "lower" else -value
+        better = entry["first"] if lead < 0 else entry["second"] if lead > 0 else None
+        entry["difference"] = {
+            "at": needed,
+            "y": first.columns["y"],
+            "value": value,
+            "low": low,
+            "high": high,
+        }
+        entry["difference"]["better"] = better
     return entry
 
 
@@ -81,11 +90,11 @@ def _text(entry: dict) -> str:
     if entry.get("difference"):
         gap = entry["difference"]
         at = ", ".join(f"{column}={value:g}" for column, value in gap["at"].items())
-        better = entry["first"] if gap["value"] < 0 else entry["second"]
+        told = f"{gap['better']} is better" if gap["better"] else "no difference"
         sure = "" if gap["low"] * gap["high"] > 0 else " (the interval holds zero: the data do not tell)"
         lines.append(
-            f"  at {at}: loss of {entry['first']} minus {entry['second']} {gap['value']:+.4g} "
-            f"[{gap['low']:+.4g}, {gap['high']:+.4g}]: {better} is better{sure}"
+            f"  at {at}: {gap['y']} of {entry['first']} minus {entry['second']} {gap['value']:+.4g} "
+            f"[{gap['low']:+.4g}, {gap['high']:+.4g}]: {told}{sure}"
         )
     form = entry["closed_form"]
     if form and form["H"] is not None:

@@ -107,6 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
     for assignment in arguments.derive:
         table = table.derive(assignment)
     laws = _names(arguments.law or "")
+    if len(set(laws)) < len(laws):
+        raise InputError(f"--law {arguments.law}: a law is named twice")
     if arguments.recipe:
         return _run_joint(arguments, table, out)
     if len(laws) > 1 or arguments.rolling:
@@ -152,8 +154,10 @@ def _run_choice(arguments, table, laws: list[str], out: Path | None) -> int:
         here = {name: samples[name][position] for name in laws}
         if arguments.rolling:
             role = _role(arguments.rolling, columns)
-            widest = max(here.values(), key=lambda sample: len(sample.sizes))
-            choices.append(choose_rolling(widest, forms, role, given["settings"], watched("rolling")))
+            without = [name for name, form in forms.items() if role not in form.role_names]
+            if without:
+                raise InputError(f"--rolling {arguments.rolling}: law {without[0]!r} has no role {role!r}")
+            choices.append(choose_rolling(_widest(here), forms, role, given["settings"], watched("rolling")))
         else:
             fitted = {name: fits[name][position] for name in laws}
             choices.append(choose_held_out(here, fitted, given["settings"]))
@@ -166,6 +170,19 @@ def _run_choice(arguments, table, laws: list[str], out: Path | None) -> int:
     text = "\n\n".join([*map(fit_text, made), *map(choice_text, choices)])
     _print(arguments, content, text, written)
     return 0
+
+
+def _widest(samples: Mapping):
+    """The sample that has the columns of every law.
+
+    Raises:
+        InputError: no law's columns are those of all others.
+    """
+    widest = max(samples.values(), key=lambda sample: len(sample.sizes))
+    for name, sample in samples.items():
+        if set(sample.sizes) - set(widest.sizes):
+            raise InputError(f"law {name!r} has columns that another law lacks; compare them by --hold_out")
+    return widest
 
 
 def _run_joint(arguments, table, out: Path | None) -> int:
@@ -275,6 +292,8 @@ def _columns(arguments: argparse.Namespace) -> dict[str, str]:
         role, separator, column = given.partition("=")
         if not separator or not role.strip() or not column.strip():
             raise InputError(f"--column {given!r} is not ROLE=COLUMN")
+        if role.strip() in columns:
+            raise InputError(f"--column {given!r}: the role {role.strip()!r} has a column already")
         columns[role.strip()] = column.strip()
     return columns
 

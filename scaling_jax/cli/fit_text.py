@@ -25,7 +25,7 @@ def fit_text(fit) -> str:
         interval = f"{low:>10.4g} to {high:<10.4g}"
         error = fit.standard_errors[name]
         # The spread of draws that run off to anywhere is no number to print.
-        shown = f"{error:.3g}" if error < 100 * abs(value) else "-"
+        shown = f"{error:.3g}" if error < 100 * (high - low) else "-"
         lines.append(f"  {name:<10} {value:>11.5g}   {interval}  {shown:>10}{note}".rstrip())
     lines.append(f"  {'error':<10} {'mean |y - law|':>18} {'RMS of log':>12}")
     for name in ("fitted", "held_out"):

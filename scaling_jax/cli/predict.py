@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Predicts and prints."""
-    from scaling_jax.laws.results import read_fits
+    from scaling_jax.laws.results import plain, read_fits
 
     fits = read_fits(arguments.fits)
     rows = []
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         answering = [fit for fit in matching if not fit.missing(at)] or matching[:1]
         rows += [_predicted(fit, at) for fit in answering]
     if arguments.json:
-        print(json.dumps(rows, indent=1))
+        print(json.dumps(plain(rows), indent=1, allow_nan=False))
         return 0
     described = {row["y"] for row in rows}
     heading = described.pop() if len(described) == 1 else "predicted"

@@ -80,7 +80,7 @@ class Comparison:
         low, high = (f"{size:.3g}" for size in self.searched)
         share = f"{100 * self.share_crossing:.0f}% of the bootstrap draws cross"
         if not self.crossings:
-            better = f"{self.better} is better throughout"
+            better = f"{self.better} is better throughout" if self.better else "the two do not differ"
             return f"no crossing in range ({low} to {high} {self.column}): {better}; {share}"
         parts = []
         for crossing in self.crossings:
@@ -132,8 +132,12 @@ def critical_sizes(
     if not 0 < low < high < math.inf:
         raise InputError(f"a search range needs 0 < low < high, not {low:g} to {high:g}")
     sizes = np.geomspace(low, high, _GRID)
-    gap = _values(first, at, role, sizes)[0] - _values(second, at, role, sizes)[0]
-    draws = _draw_gaps(first, second, at, role, sizes)
+    if first.form.better != second.form.better:
+        raise InputError(f"laws {first.law!r} and {second.law!r}: a loss and a score cannot be compared")
+    # Above zero where the second is better.
+    sign = 1.0 if first.form.better == "lower" else -1.0
+    gap = sign * (_values(first, at, role, sizes)[0] - _values(second, at, role, sizes)[0])
+    draws = sign * _draw_gaps(first, second, at, role, sizes)
     names = (str(first.group.get(between, "first")), str(second.group.get(between, "second")))
     positions = _sign_changes(gap)
     crossings = tuple(_crossing(sizes, gap, draws, position, names, first.level) for position in positions)
@@ -147,7 +151,7 @@ def critical_sizes(
         fitted=fitted,
         crossings=crossings,
         share_crossing=float(np.mean(changes)),
-        better=None if crossings else names[0 if gap[_GRID // 2] < 0 else 1],
+        better=None if crossings or not np.any(gap) else names[0 if gap[_GRID // 2] < 0 else 1],
         level=first.level,
         closed_form=closed_form(first, second),
     )

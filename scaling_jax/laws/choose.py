@@ -4,9 +4,9 @@ Two rules. **Held out**: the laws are fitted to the same rows and judged on the 
 **Rolling**: fitted to the k smallest sizes and judged on the next one, for every k that allows a fit.
 The differences between the laws have intervals from a paired bootstrap. For held-out rows, the rows that are
 fitted get the same random weights for every law, and the rows that are predicted are resampled alike; for the
-rolling rule, which fits each law many times, only the predictions are resampled, so that its intervals are
-somewhat too narrow. Where the interval of a difference holds zero the data cannot tell the two laws apart,
-and that is said.
+rolling rule, which fits each law many times, only the sizes predicted are resampled. Their errors go
+together, so that these intervals are too narrow, and below five sizes nothing is claimed. Where the interval
+of a difference holds zero the data cannot tell the two laws apart, and that is said.
 """
 
 import dataclasses
@@ -18,10 +18,12 @@ import numpy as np
 from scaling_jax.errors import InputError
 from scaling_jax.laws.fit import Settings
 from scaling_jax.laws.law import Law
-from scaling_jax.laws.results import Fit
+from scaling_jax.laws.results import Fit, plain
 from scaling_jax.laws.sample import Sample
 
 _DRAWS = 1000
+# Fewer steps of a rolling comparison show no difference; one below this share of the error is rounding.
+_FEWEST_STEPS, _ROUNDING = 5, 1e-6
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Choice:
 
     def to_json(self) -> dict:
         """Plain types for JSON."""
-        return asdict(self)
+        return plain(asdict(self))
 
 
 def choose_held_out(samples: Mapping[str, Sample], fits: Mapping[str, Fit], settings: Settings) -> Choice:
@@ -97,12 +99,11 @@ def choose_held_out(samples: Mapping[str, Sample], fits: Mapping[str, Fit], sett
                 "empty in columns that only one of them uses; leave such rows out with --where"
             )
     resampling = dataclasses.replace(settings, intervals="rows", bootstrap=max(200, settings.bootstrap // 2))
-    errors, drawn = {}, {}
+    drawn = {}
     for name, sample in samples.items():
         held = {role: values[sample.held] for role, values in sample.sizes.items()}
         loss = sample.loss[sample.held]
-        errors[name] = np.abs(fits[name].predict(held)[0] - loss)
-        paired = fit_samples([sample], fits[name].form, resampling)[0]
+        paired = fit_samples([sample], fits[name].form, resampling, reference=fits[name].law)[0]
         drawn[name] = np.abs(paired.draw_predictions(held) - loss)
     draws = len(next(iter(drawn.values())))
     chosen = _resampled(int(first.held.sum()), draws, settings.seed)
@@ -173,10 +174,14 @@ def choose_rolling(
                 logs[name] += np.log(np.maximum(ahead, 1e-300) / sample.loss[next_rows]).tolist()
     places = np.array(places)
     scores, means = [], {}
-    chosen = _resampled(len(places), _DRAWS, settings.seed)
+    # The rows of one step share the fits that predict them: steps are resampled, not rows.
+    ahead_sizes, step = np.unique(places, return_inverse=True)
+    chosen = _resampled(len(ahead_sizes), _DRAWS, settings.seed)
+    counts = np.bincount(step)
     for name, law in laws.items():
         errors = np.array(gaps[name])
-        means[name] = errors[chosen].mean(axis=1)
+        totals = np.bincount(step, errors)
+        means[name] = totals[chosen].sum(axis=1) / counts[chosen].sum(axis=1)
         log_errors = np.array(logs[name])
         usable = np.all(np.isfinite(log_errors))
         scores.append(
@@ -191,25 +196,28 @@ def choose_rolling(
             )
         )
     rule = f"rolling: fitted to the smaller values of {sample.columns[role]}, judged on the next"
-    return _choice(sample.group, rule, len(places), scores, means, settings.level)
+    enough = len(ahead_sizes) >= _FEWEST_STEPS
+    return _choice(sample.group, rule, len(places), scores, means, settings.level, enough)
 
 
 def _resampled(rows: int, draws: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, 1]).integers(rows, size=(draws, rows))
 
 
-def _choice(group, rule, rows, scores: Sequence[Score], means: Mapping, level: float) -> Choice:
-    """Sorts the scores and says what the differences are worth."""
-    ordered = sorted(scores, key=lambda score: score.held_out_mad)
+def _choice(group, rule, rows, scores, means: Mapping, level: float, enough: bool = True) -> Choice:
+    """Sorts the scores and says what the differences are worth, where there is enough to judge by."""
+    ordered = sorted(scores, key=lambda score: np.nan_to_num(score.held_out_mad, nan=np.inf))
     best, tail = ordered[0], 50 * (1 - level)
     found = [best]
     for score in ordered[1:]:
         low, high = np.percentile(means[score.law] - means[best.law], [tail, 100 - tail])
         gap = score.held_out_mad - best.held_out_mad
         found.append(dataclasses.replace(score, worse_by=(gap, float(low), float(high))))
-    alike = [score.law for score in found[1:] if score.worse_by[1] <= 0.0]
-    worse = [score.law for score in found[1:] if score.worse_by[1] > 0.0]
-    parts = [f"{best.law} predicts best (mean deviation {best.held_out_mad:.4g} over {rows} rows)"]
+    rounding = _ROUNDING * best.held_out_mad
+    worse = [score.law for score in found[1:] if enough and score.worse_by[1] > rounding]
+    alike = [score.law for score in found[1:] if score.law not in worse]
+    told = "predicts best (" if len(found) > 1 else "predicts what it has not seen ("
+    parts = [f"{best.law} {told}mean deviation {best.held_out_mad:.4g} over {rows} rows)"]
     if worse:
         parts.append(f"better than {', '.join(worse)} beyond the {100 * level:.0f}% interval")
     if alike:

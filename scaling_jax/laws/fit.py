@@ -43,6 +43,8 @@ class Settings:
             raise InputError(f"residual {self.residual!r} is neither 'log' nor 'linear'")
         if self.loss not in ("huber", "squared", "absolute"):
             raise InputError(f"loss {self.loss!r}: one of huber, squared, absolute")
+        if self.seed < 0:
+            raise InputError(f"seed {self.seed}: a seed is not negative")
         if not self.delta > 0 or not 0 < self.level < 1 or self.bootstrap < 20:
             raise InputError("delta must be above 0, the level between 0 and 1, the bootstrap at least 20")
 

@@ -110,9 +110,7 @@ def joint_rows(
         "tuning_size": tuning_size_rows,
     }
     by = tuple(column for column in _GROUPS if column in table)
-    groups = {
-        tuple(typed_group(group).values()): rows for group, rows in _usable(table, where).groups(by)
-    }
+    groups = {tuple(typed_group(group).values()): rows for group, rows in _usable(table, where).groups(by)}
     found = []
     for fit in fits:
         own = groups[tuple(fit.group[column] for column in by)]

@@ -6,6 +6,7 @@ and plots follow from that alone. The terms are plain arithmetic on logarithms, 
 evaluated with NumPy (prediction needs no JAX) and traced by JAX (fitting), and cannot overflow.
 """
 
+import functools
 import importlib
 import importlib.util
 import pkgutil
@@ -58,6 +59,7 @@ class Law:
             terms, a tuple with one entry (an array that broadcasts to the rows, or a number) per linear
             parameter.
         formula: (parameters, columns by role, numpy or jax.numpy) -> the loss; used when `linear` is empty.
+        better: "lower" for a loss, "higher" for a score.
     """
 
     name: str
@@ -68,9 +70,12 @@ class Law:
     linear: tuple[str, ...] = ()
     log_terms: Callable[[Values, Values, Any], tuple] | None = None
     formula: Callable[[Values, Values, Any], Any] | None = None
+    better: str = "lower"
 
     def __post_init__(self):
         """Refuses a law that contradicts itself."""
+        if self.better not in ("lower", "higher"):
+            raise InputError(f"law {self.name!r}: better = {self.better!r}: 'lower' or 'higher'")
         names = [parameter.name for parameter in self.parameters]
         missing = [name for name in self.linear if name not in names]
         if missing or len(set(names)) != len(names):
@@ -150,6 +155,15 @@ def find_law(name: str) -> Law:
 def _law_from_file(path: Path, attribute: str) -> Law:
     if not path.is_file():
         raise InputError(f"no such file: {path} (a law outside the package is path/to/file.py:name)")
+    found = _laws_in(path, path.stat().st_mtime_ns)
+    if attribute not in found:
+        raise InputError(f"{path} holds no Law named {attribute!r}{did_you_mean(attribute, found)}")
+    return found[attribute]
+
+
+@functools.lru_cache(maxsize=32)
+def _laws_in(path: Path, modified: int) -> dict[str, Law]:
+    """The laws of a user's file, by their names and by those of the variables; read again when it changes."""
     spec = importlib.util.spec_from_file_location(f"scaling_jax_user_law_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     try:
@@ -157,31 +171,29 @@ def _law_from_file(path: Path, attribute: str) -> Law:
     except Exception as error:
         raise InputError(f"{path}: cannot be imported ({type(error).__name__}: {error})") from error
     found = {law.name: law for law in vars(module).values() if isinstance(law, Law)}
-    found |= {key: law for key, law in vars(module).items() if isinstance(law, Law)}
-    if attribute not in found:
-        raise InputError(f"{path} holds no Law named {attribute!r}{did_you_mean(attribute, found)}")
-    _check_at_starts(path, found[attribute])
-    return found[attribute]
+    for law in set(found.values()):
+        _check_at_starts(path, law)
+        # What its own file registers is found by that file, and not by its name alone.
+        if _REGISTRY.get(law.name) is law:
+            del _REGISTRY[law.name]
+    return found | {key: law for key, law in vars(module).items() if isinstance(law, Law)}
 
 
 def _check_at_starts(path: Path, law: Law) -> None:
     """Evaluates a user's law once, so that a slip in its formula is told with its file.
 
     Raises:
-        InputError: it raises, has another number of terms than linear parameters, or gives no number a row.
+        InputError: it raises, or has another number of terms than linear parameters.
     """
     sizes = np.array([10.0, 100.0, 1000.0])
     parameters = {p.name: np.array([np.mean(p.starts)]) for p in law.parameters}
     columns = {role: sizes * (1 + position) for position, role in enumerate(law.role_names)}
     try:
         with np.errstate(all="ignore"):
-            values = np.asarray(law.predict(parameters, columns), np.float64)
-            values = np.broadcast_to(values, sizes.shape)
+            np.broadcast_to(np.asarray(law.predict(parameters, columns), np.float64), sizes.shape)
     except Exception as error:
         # Whatever a user's code raises; the file is what they need to be told.
         raise InputError(
             f"{path}: law {law.name!r} cannot be evaluated ({type(error).__name__}: {error}); "
             "log_terms takes (parameters, logs, array), a formula (parameters, columns, array)"
         ) from error
-    if np.all(np.isnan(values)):
-        raise InputError(f"{path}: law {law.name!r} gives no number at the middle of its starts")

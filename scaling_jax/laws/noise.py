@@ -33,14 +33,12 @@ class Noise:
     tails: float
     slopes: dict[str, float]
 
-    def draw(self, random: np.random.Generator, draws: int, labels: np.ndarray) -> np.ndarray:
-        """Simulated residuals, (draws, rows); rows of one label get the same standard deviate."""
-        shape = (draws, int(labels.max()) + 1)
+    def draw(self, random: np.random.Generator, normal: np.ndarray) -> np.ndarray:
+        """Simulated residuals, (draws, rows), from standard normal deviates of that shape."""
         if np.isinf(self.tails):
-            deviates = random.standard_normal(shape)
-        else:
-            deviates = random.standard_t(self.tails, shape)
-        return deviates[:, labels] * self.size
+            return normal * self.size
+        # Student's t as a normal deviate over the root of a chi-square one.
+        return normal * self.size * np.sqrt(self.tails / random.chisquare(self.tails, normal.shape))
 
     def text(self) -> str:
         """The model in words, for notes; empty for normal noise of one size."""
@@ -53,14 +51,14 @@ class Noise:
         return "noise: " + ", ".join(parts) if parts else ""
 
 
-def noise_of(errors: np.ndarray, logs: dict[str, np.ndarray], weights: np.ndarray, fitted: int) -> Noise:
+def noise_of(errors: np.ndarray, logs: dict[str, np.ndarray], weights: np.ndarray, fitted: float) -> Noise:
     """The noise that residuals show.
 
     Args:
         errors: (rows,), residuals of the fit.
         logs: role -> (rows,), logarithms of the columns.
         weights: (rows,), above zero; the variance of a row is taken to fall with its weight.
-        fitted: how many coordinates were fitted.
+        fitted: how many coordinates were fitted; a share of one that other rows helped to fit.
     """
     rows = len(errors)
     largest = np.max(np.abs(errors))

@@ -235,7 +235,8 @@ def predicted(objective: Objective, problem: Problem, point, array=jnp):
     free = _nonlinear(objective, problem, point, array)
     if not objective.law.linear:
         per_row = {name: _at_rows(objective, problem, value) for name, value in free.items()}
-        return objective.law.predict(per_row, problem.columns, array)
+        values = objective.law.predict(per_row, problem.columns, array)
+        return array.broadcast_to(values, (*point.shape[:-1], *problem.loss.shape))
     total = frozen_part(objective, problem, free, array)
     for name, ratio in term_ratios(objective, problem, free, array).items():
         total = total + _at_rows(objective, problem, _coordinates(objective, name, point)) * ratio

@@ -121,10 +121,12 @@ class Fit:
             (values, low, high), each of the broadcast shape.
         """
         columns = self.column_values(at)
-        values = np.asarray(self.form.predict(self.parameters, columns), np.float64)
+        with np.errstate(all="ignore"):
+            values = np.asarray(self.form.predict(self.parameters, columns), np.float64)
         draws = self.draw_predictions(columns)
         tail = 50 * (1 - self.level)
-        low, high = np.percentile(draws, [tail, 100 - tail], axis=0)
+        with np.errstate(all="ignore"):
+            low, high = np.percentile(draws, [tail, 100 - tail], axis=0)
         # As for the parameters, the interval holds the estimate.
         return values, np.minimum(low, values), np.maximum(high, values)
 
@@ -132,7 +134,7 @@ class Fit:
         """The law at every bootstrap draw, (draws, *shape)."""
         shape = np.broadcast_shapes(*(np.shape(values) for values in columns.values()))
         draws = {name: values.reshape(-1, *(1,) * len(shape)) for name, values in self.draws.items()}
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             return np.asarray(self.form.predict(draws, columns), np.float64)
 
     def beyond(self, at: Mapping) -> list[str]:
@@ -160,7 +162,7 @@ class Fit:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         draws, extra = fields.pop("draws"), fields.pop("extra")
         fields["draws"] = {name: _pack(values) for name, values in draws.items()}
-        return _plain(fields | dict(extra))
+        return plain(fields | dict(extra))
 
     @classmethod
     def from_json(cls, content: Mapping) -> "Fit":
@@ -293,12 +295,12 @@ def _pair(values) -> tuple[float, float]:
     return (-math.inf if low is None else low, math.inf if high is None else high)
 
 
-def _plain(value):
+def plain(value):
     """Python's own types, with None for what JSON has no word for."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

@@ -52,7 +52,7 @@ def search(objective: Objective, problem: Problem, iterations: int = 100) -> tup
     Returns:
         (points, values): (lanes, coordinates) and (lanes,), best first.
     """
-    if len(problem.loss) > _SEARCHED_ROWS:  # padded rows
+    if np.sum(problem.weights > 0) > _SEARCHED_ROWS:
         points, _ = search(objective, _sample(problem), iterations)
         starts = points[: max(1, _lanes(problem) // 2)]
     else:

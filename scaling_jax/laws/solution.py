@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from scaling_jax.errors import InputError
 from scaling_jax.laws import diagnostics, uncertainty
+from scaling_jax.laws.design import describe
 from scaling_jax.laws.fit import Settings, errors_of, fitted_range
 from scaling_jax.laws.law import Law
 from scaling_jax.laws.problem import (
@@ -67,7 +69,7 @@ def fit_samples(
         optimum.point,
         settings.bootstrap,
         settings.level,
-        settings.seed,
+        _seed(settings.seed, samples),
         settings.intervals,
         _labels(samples, same_runs),
         uncertain,
@@ -97,7 +99,7 @@ def _check_traceable(objective: Objective, problem: Problem) -> None:
     point = jax.ShapeDtypeStruct((objective.coordinates,), np.float64)
     try:
         with float64_on_cpu():
-            jax.eval_shape(lambda at: predicted(objective, problem, at), point)
+            jax.eval_shape(functools.partial(predicted, objective), problem, point)
     except Exception as error:
         # Whatever a user's code raises under tracing.
         said = str(error).strip().split("\n")[0]
@@ -141,10 +143,22 @@ def _joined(objective: Objective, samples: Sequence[Sample], delta: float, froze
     )
 
 
+def _seed(seed: int, samples: Sequence[Sample]) -> list[int]:
+    """Draws of one group are independent of another's, and the same for every law of one group.
+
+    `compare` subtracts the draws of two methods, `choose` those of two laws.
+    """
+    label = "; ".join(describe(dict(sample.group)) for sample in samples)
+    return [seed, zlib.crc32(label.encode())]
+
+
 def _labels(samples: Sequence[Sample], same_runs: bool) -> np.ndarray | None:
     """What shares noise or is resampled together: named clusters, or the runs that several samples hold."""
     if samples[0].clusters is not None:
-        return np.concatenate([sample.clusters[~sample.held] for sample in samples])
+        named = np.concatenate([sample.clusters[~sample.held] for sample in samples])
+        # A row without a label is a cluster of its own.
+        own = [f"\0{position}" for position in range(len(named))]
+        return np.array([label or other for label, other in zip(named, own, strict=True)])
     if not same_runs:
         return None
     return np.concatenate([sample.runs[~sample.held] for sample in samples])

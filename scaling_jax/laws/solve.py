@@ -61,7 +61,10 @@ def best_point(objective: Objective, problem: Problem, back_end: str = "jaxopt")
             distinct.append(position)
     polished = [polish(objective, problem, points[position], back_end) for position in distinct]
     point, value = min(polished, key=lambda pair: pair[1])
-    agreeing = int(np.sum(values <= value * (1 + _AGREEMENT) + 1e-15))
+    # Of a perfect fit nothing is left but rounding: squares of 1e-12 a row, in units of the residual.
+    unit = 1.0 if objective.residual == "log" else float(problem.scale)
+    rounding = 1e-24 * float(np.sum(problem.weights)) * unit**2
+    agreeing = int(np.sum(values <= value * (1 + _AGREEMENT) + rounding))
     return Optimum(point, float(value), agreeing, len(values))
 
 

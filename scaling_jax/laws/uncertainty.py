@@ -15,6 +15,7 @@ Three ways, by the number of rows unless one is asked for:
   affordable one above 10,000 rows.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +54,7 @@ def draw(
     point: np.ndarray,
     draws: int,
     level: float,
-    seed: int,
+    seed: int | Sequence[int],
     method: str | None = None,
     labels: np.ndarray | None = None,
     frozen: dict[str, np.ndarray] | None = None,
@@ -81,19 +82,32 @@ def draw(
     count = int(clusters.max()) + 1
     if method is None:
         method = "rows" if resampled or rows > _SIMULATED_ROWS else "simulated"
-        method = "sandwich" if rows > _RESAMPLED_ROWS else method
+        method = "sandwich" if rows > _RESAMPLED_ROWS and not frozen else method
     if method not in METHODS:
         raise InputError(f"intervals {method!r}: one of {', '.join(METHODS)}")
+    if resampled and count <= objective.coordinates:
+        raise InputError(
+            f"{count} clusters cannot show how uncertain {objective.coordinates} parameters are; resample "
+            "something of which there is more, or leave out --cluster"
+        )
+    if resampled and method == "simulated":
+        raise InputError("rows of one cluster cannot be simulated; take --intervals rows (or sandwich)")
+    if frozen and method == "sandwich":
+        raise InputError("sandwich errors do not know uncertain frozen parameters; take --intervals rows")
     factor = student_factor(count - len(point), level)
     if method == "simulated":
         points, notes = _simulated(objective, problem, point, clusters, draws, factor, random, frozen)
-        other = _resampled(objective, problem, point, clusters, _COMPARED, random)
-        notes += _wider(objective, point, points, _stretched(objective, point, other, factor))
+        if not frozen:
+            other = _resampled(objective, problem, point, clusters, _COMPARED, random)
+            notes += _wider(objective, points, _stretched(objective, point, other, factor))
         return Draws(points, method, "; ".join(notes))
     if method == "sandwich":
         points = _sandwich(objective, problem, point, clusters, draws, random)
     else:
         points = _resampled(objective, problem, point, clusters, draws, random, frozen)
+    if frozen:
+        # These draws follow the frozen parameters' own, which have been stretched already.
+        return Draws(points, method, "")
     return Draws(_stretched(objective, point, points, factor), method, "")
 
 
@@ -128,7 +142,7 @@ def _stretched(objective, point, points, factor: float) -> np.ndarray:
     return np.clip(point + share[:, None] * moves, lower, upper)
 
 
-def _wider(objective, point, simulated, resampled) -> list[str]:
+def _wider(objective, simulated, resampled) -> list[str]:
     """Says when resampled rows scatter the parameters much more: a few rows then do not follow the law."""
     if len(resampled) < 2:
         return []
@@ -150,16 +164,27 @@ def _simulated(objective, problem, point, clusters, draws, factor, random, froze
     used = np.flatnonzero(problem.weights > 0)
     values = predicted(objective, problem, point, np)
     errors = residuals(objective, problem, point, np)[used]
-    logs = {role: column[used] for role, column in problem.logs.items()}
-    noise = noise_of(errors, logs, problem.weights[used], len(point))
-    scatter = np.zeros((draws, len(values)))
-    scatter[:, used] = factor * noise.draw(random, draws, clusters)
+    normal = random.standard_normal((draws, int(clusters.max()) + 1))[:, clusters]
+    scatter, notes = np.zeros((draws, len(values))), []
+    for group in range(objective.groups):
+        here = problem.group[used] == group
+        rows = used[here]
+        logs = {role: column[rows] for role, column in problem.logs.items()}
+        noise = noise_of(errors[here], logs, problem.weights[rows], _fitted_here(objective))
+        scatter[:, rows] = factor * noise.draw(random, normal[:, here])
+        notes += [noise.text()] if noise.text() not in ("", *notes) else []
     # Losses over many orders of magnitude may be simulated out of the numbers; such draws change nothing.
     with np.errstate(all="ignore"):
         losses = values * np.exp(scatter) if objective.residual == "log" else values + scatter
     losses = np.where(np.isfinite(losses), losses, problem.loss)
     points, _ = descend_all(objective, problem, point, problem.weights, losses, _ITERATIONS, frozen)
-    return points, [text for text in (noise.text(),) if text]
+    return points, notes
+
+
+def _fitted_here(objective: Objective) -> float:
+    """How many coordinates a group's rows pay for: its own, and its part of the shared ones."""
+    own = sum(1 for name in objective.fitted if name not in objective.shared)
+    return own + (len(objective.fitted) - own) / objective.groups
 
 
 def _resampled(objective, problem, point, clusters, draws, random, frozen=None) -> np.ndarray:

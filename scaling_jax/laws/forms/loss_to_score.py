@@ -19,5 +19,6 @@ loss_to_score = register(
         ),
         linear=("C",),
         log_terms=_log_terms,
+        better="higher",
     )
 )

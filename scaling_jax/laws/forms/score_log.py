@@ -30,5 +30,6 @@ score_log = register(
             ),
         ),
         formula=_formula,
+        better="higher",
     )
 )
