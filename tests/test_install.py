@@ -150,8 +150,8 @@ def test_every_import_is_a_declared_requirement():
     }
     for path in sorted((ROOT / "scaling_jax").rglob("*.py")):
         may_use = core | extras if "tasks" in path.relative_to(ROOT).parts else core
-        if path.name == "t5x_model.py":  # for those who have T5X, which is on no registry and brings seqio
-            may_use = core | {"t5x", "seqio"}
+        if path.name == "t5x_tuning.py":  # for those who have T5X, which is on no registry
+            may_use = core | {"t5x"}
         for name in imported_modules(path):
             owners = {DISTRIBUTIONS[name]} if name in DISTRIBUTIONS else set(known.get(name, [name]))
             owners = {canonicalize_name(owner) for owner in owners}
