@@ -15,9 +15,11 @@ _WIDE, _NARROW, _PANEL = (9.0, 4.1), (3.9, 3.5), (3.35, 3.0)
 
 
 def method_colour(study: Study, method: str) -> str:
-    """The light colour of a method, the same in every figure of a study."""
+    """The light colour of a method, the same in every figure of a study; a variant has its method's."""
     names = list(dict.fromkeys(run.method for run in study.runs))
-    return theme.category(names.index(method))
+    parents = words.ablations(names)
+    own = [name for name in names if name not in parents]
+    return theme.category(own.index(parents.get(method, method)))
 
 
 def colour_key(study: Study, method: str) -> str:

@@ -46,6 +46,7 @@ _MEASURED = (
     "checkpoint_bytes",
     "steps",
     "best_step",
+    "converged_step",
     "seed",
     "subset_seed",
 )

@@ -1,6 +1,7 @@
 """Names and numbers as the report prints them."""
 
 import math
+from collections.abc import Collection
 
 from scaling_jax.reports.theme import count_text
 
@@ -30,8 +31,21 @@ def column(name: str) -> str:
 
 
 def method(name: str) -> str:
-    """A tuning method in words; one we do not know keeps its own name."""
-    return _METHODS.get(name, name)
+    """A tuning method in words, a variant as "LoRA, last half"; one we do not know keeps its own name."""
+    parent = ablations({name, *_METHODS}).get(name)
+    if parent is None:
+        return _METHODS.get(name, name)
+    return f"{_METHODS[parent]}, {name.removeprefix(parent + '_').replace('_', ' ')}"
+
+
+def ablations(methods: Collection[str]) -> dict[str, str]:
+    """Those of `methods` that are variants of another one among them, by name: `lora_last_half` of `lora`."""
+    found = {}
+    for name in methods:
+        parents = [other for other in methods if name.startswith(f"{other}_")]
+        if parents:
+            found[name] = min(parents, key=len)
+    return found
 
 
 def factor(name: str) -> str:
