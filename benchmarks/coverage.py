@@ -148,6 +148,35 @@ def one_study(name: str, bootstrap: int, seed: int) -> dict[str, tuple[bool, flo
     return found
 
 
+CROSSING = {"full": {"A": 40.0, "beta": 0.35, "E": 0.8}, "lora": {"A": 9.0, "beta": 0.2, "E": 0.8}}
+
+
+def one_crossing(bootstrap: int, seed: int) -> tuple[bool, bool]:
+    """Two methods of one study: whether the intervals of their critical size and of a difference hold."""
+    from scaling_jax.decisions.critical_size import critical_sizes, difference
+    from scaling_jax.laws.fit import Settings, fit_table
+    from scaling_jax.laws.law import find_law
+    from scaling_jax.laws.table import table_of
+
+    law, random = find_law("power"), np.random.default_rng([seed, 11])
+    sizes = np.repeat(EXAMPLES, 3)
+    rows = {"method": [], "d": [], "loss": []}
+    for method, truth in CROSSING.items():
+        loss = law.predict(truth, {"d": sizes}) * np.exp(NOISE * random.standard_normal(len(sizes)))
+        rows["method"] += [method] * len(sizes)
+        rows["d"] += sizes.tolist()
+        rows["loss"] += loss.tolist()
+    settings = Settings(bootstrap=bootstrap, seed=seed, level=LEVEL)
+    full, lora = fit_table(table_of("study", rows), "power", {"d": "d"}, by=("method",), settings=settings)
+    size = (40.0 / 9.0) ** (1 / 0.15)
+    crossings = critical_sizes(full, lora, {}, (1e2, 1e8)).crossings
+    near = min(crossings, key=lambda crossing: abs(np.log(crossing.size / size)), default=None)
+    holds = near is not None and (near.low or 0.0) <= size <= (near.high or np.inf)
+    _, low, high = difference(full, lora, {"d": 1e5})
+    gap = law.predict(CROSSING["full"], {"d": 1e5}) - law.predict(CROSSING["lora"], {"d": 1e5})
+    return holds, bool(low <= gap <= high)
+
+
 def fisher_widths(name: str) -> dict[str, float]:
     """Width of the interval of an efficient estimator that knows the noise, by the delta method."""
     from scaling_jax.laws.law import find_law
@@ -199,6 +228,7 @@ def main() -> None:
     parser.add_argument("--bootstrap", type=int, default=500)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--cases", nargs="*", default=list(CASES), help=f"of: {'; '.join(CASES)}")
+    parser.add_argument("--crossings", type=int, default=0, help="studies of two methods' critical size")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     os.environ |= {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
@@ -218,6 +248,13 @@ def main() -> None:
             print(f"{name}: {cells}  [{arguments.studies} studies, {seconds:.2f} s each]", flush=True)
             if arguments.json:
                 arguments.json.write_text(json.dumps(figures, indent=1))
+        if arguments.crossings:
+            one = functools.partial(one_crossing, arguments.bootstrap)
+            held = np.mean(pool.map(one, range(arguments.crossings), chunksize=5), axis=0)
+            print(
+                f"two methods, power, 9 sizes x 3 seeds each: critical size {held[0]:.3f}, "
+                f"difference {held[1]:.3f}  [{arguments.crossings} studies]"
+            )
 
 
 if __name__ == "__main__":

@@ -148,4 +148,6 @@ def _errors(fits: Sequence) -> list[str]:
         shown = f"{held:.4g} ({fit.rows['held_out']} rows)" if held is not None else "none"
         label = ", ".join(str(value) for value in fit.group.values())
         lines.append(f"  {label}: {fit.errors['fitted_mad']:.4g} ({fit.rows['fitted']} rows), {shown}")
+        lines += [f"    dropped {count}: {reason}" for reason, count in fit.dropped_reasons.items()]
+        lines += [f"    note: {note}" for note in fit.notes]
     return lines

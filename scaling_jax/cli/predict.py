@@ -85,7 +85,15 @@ def pick(fits, at) -> list:
     for column in at:
         if column not in known:
             raise InputError(f"--at: no fit has a column {column!r}{did_you_mean(column, known)}")
-    return [fit for fit in fits if all(fit.group[c] == at[c] for c in fit.group if c in at)]
+    return [fit for fit in fits if all(_same(fit.group[c], at[c]) for c in fit.group if c in at)]
+
+
+def _same(value, given) -> bool:
+    """Whether two values are equal, as numbers where both are."""
+    try:
+        return float(value) == float(given)
+    except (TypeError, ValueError):
+        return str(value) == str(given)
 
 
 def aligned(rows: list[tuple]) -> str:

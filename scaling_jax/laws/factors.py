@@ -112,6 +112,13 @@ def with_column(table: Table, column: str) -> Table:
     return replace(table, cells={**table.cells, column: np.full(len(table), "", object)}, lost=lost)
 
 
+def blank_missing(table: Table, column: str) -> Table:
+    """The table with "" for every word, such as NA, that says that a number was not measured."""
+    missing = np.isnan(table.numbers(column))
+    cells = np.where(missing, "", table.text(column)).astype(object)
+    return replace(table, cells={**table.cells, column: cells})
+
+
 def _above_zero(rows: Table, column: str) -> Table:
     """The rows with a number above zero in a column that may be empty throughout; no row is lost by it."""
     return rows.rows(rows.matches(f"{column} > 0"))

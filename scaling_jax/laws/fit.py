@@ -93,10 +93,10 @@ def fit_table(
     reference = law if isinstance(law, str) else law.name
     law = find_law(law) if isinstance(law, str) else law
     settings = settings or Settings()
-    samples = samples_of(
-        table, law, columns, loss_column, settings, by, where, hold_out, weights, cluster, largest
-    )
     check_shared(law, share, by)
+    samples = samples_of(
+        table, law, columns, loss_column, settings, by, where, hold_out, weights, cluster, largest, share
+    )
     jobs = [samples] if share else [[sample] for sample in samples]
     return [
         fit
@@ -117,6 +117,7 @@ def samples_of(
     weights: str | None = None,
     cluster: str | None = None,
     largest: tuple[str, int] | None = None,
+    share: Sequence[str] = (),
 ) -> list[Sample]:
     """The groups of a table, checked; arguments and errors as for `fit_table`."""
     check_roles(law, columns)
@@ -133,7 +134,9 @@ def samples_of(
         check_design(rows, (*columns.values(), *by), group)
         held = hold_out_largest(rows, *largest) if largest else hold_out
         found.append(
-            sample_rows(rows, law, columns, loss_column, settings.residual, held, weights, cluster, group)
+            sample_rows(
+                rows, law, columns, loss_column, settings.residual, held, weights, cluster, group, share
+            )
         )
     return found
 

@@ -8,7 +8,7 @@ uncertain of beta and E stays uncertain in stage 2: each draw of it takes one dr
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from scaling_jax.laws.factors import (
     PRETRAINING,
     TUNING,
     FactorRows,
+    blank_missing,
     model_size_rows,
     pretraining_rows,
     tuning_size_rows,
@@ -74,7 +75,7 @@ def fit_joint(
     size_column = size_column or _size_column(table)
     for column in (EXAMPLES, size_column, loss_column):
         table.text(column)
-    rows = _usable(table, where)
+    rows = _usable(table, size_column, where)
     if not len(rows):
         raise InputError(f"{table.source}: no row is left with {EXAMPLES} above 0")
     by = tuple(column for column in _GROUPS if column in rows)
@@ -110,7 +111,10 @@ def joint_rows(
         "tuning_size": tuning_size_rows,
     }
     by = tuple(column for column in _GROUPS if column in table)
-    groups = {tuple(typed_group(group).values()): rows for group, rows in _usable(table, where).groups(by)}
+    groups = {
+        tuple(typed_group(group).values()): rows
+        for group, rows in _usable(table, size_column, where).groups(by)
+    }
     found = []
     for fit in fits:
         own = groups[tuple(fit.group[column] for column in by)]
@@ -122,10 +126,11 @@ def _size_column(table: Table) -> str:
     return "model_params" if "model_params" in table else "non_embedding_params"
 
 
-def _usable(table: Table, where: str | None) -> Table:
-    """The rows with finetuning examples, with the columns that a table may lack."""
+def _usable(table: Table, size_column: str, where: str | None) -> Table:
+    """The finetuned rows, with the columns that a table may lack; rows without a needed size are lost."""
     rows = with_column(with_column(table, PRETRAINING), TUNING).where(where)
-    return rows.rows(rows.matches(f"{EXAMPLES} > 0"))
+    rows = rows.drop_missing([EXAMPLES, size_column]).where(f"{EXAMPLES} > 0")
+    return blank_missing(blank_missing(rows, PRETRAINING), TUNING)
 
 
 def _fit_group(group: Mapping, rows: Table, recipe: _Recipe) -> list[Fit]:
@@ -147,7 +152,14 @@ def _fit_group(group: Mapping, rows: Table, recipe: _Recipe) -> list[Fit]:
         frozen = {name: (fits[0].parameters[name], np.asarray(fits[0].draws[name])) for name in recipe.share}
         second = fit_samples([_sample(last, group, recipe)], law, settings, frozen=frozen, **named)[0]
         fits.append(second.with_identified({name: fits[0].identified[name] for name in recipe.share}))
-    return fits
+    used = set().union(*(found.rows.lines.tolist() for found in (*first, last) if found is not None))
+    unused = len(set(rows.lines.tolist()) - used)
+    if not unused:
+        return fits
+    note = (
+        f"{unused} rows of {describe(group)} belong to no factor: other tuning sizes or pretraining lengths"
+    )
+    return [replace(fit, notes=(*fit.notes, note)) for fit in fits]
 
 
 def _sample(found: FactorRows, group: Mapping, recipe: _Recipe) -> Sample:
@@ -163,4 +175,5 @@ def _sample(found: FactorRows, group: Mapping, recipe: _Recipe) -> Sample:
         recipe.settings.residual,
         recipe.hold_out,
         group=own,
+        given=recipe.share,
     )

@@ -196,6 +196,9 @@ class Fit:
             fields["draws"] = {name: _unpack(text) for name, text in content["draws"].items()}
         except (ValueError, AttributeError) as error:
             raise InputError("a fit's draws are not numbers separated by spaces") from error
+        lengths = {len(values) for values in fields["draws"].values()}
+        if set(fields["draws"]) != set(law.parameter_names) or len(lengths) != 1 or lengths == {0}:
+            raise InputError("a fit needs as many draws of each of its parameters")
         extra = {key: value for key, value in content.items() if key not in names and key != "draws"}
         return cls(**fields, extra=extra)
 
@@ -280,6 +283,8 @@ def read_fits(path: str | Path) -> list[Fit]:
         return [Fit.from_json(entry) for entry in content]
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: a fit is damaged ({type(error).__name__}: {error}); fit again") from error
 
 
 def _pack(values: np.ndarray) -> str:

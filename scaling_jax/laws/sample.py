@@ -1,6 +1,7 @@
 """The rows of one fit as arrays, checked: what is fitted, what is held out, what each row weighs."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,7 @@ def sample_rows(
     weights: str | None = None,
     cluster: str | None = None,
     group: Mapping | None = None,
+    given: Sequence[str] = (),
 ) -> Sample:
     """Reads and checks one group's rows.
 
@@ -71,6 +73,7 @@ def sample_rows(
         weights: column of the rows' weights, above zero; all 1 for None.
         cluster: column whose equal values are resampled together.
         group: column -> value, for messages and the fit's record.
+        given: parameters that other rows help to fit, so that these rows need not be as many.
 
     Raises:
         InputError: a cell is not what it must be; too few rows; a column with one value.
@@ -98,30 +101,34 @@ def sample_rows(
         dropped=rows.dropped,
         notes=rows.notes,
     )
-    check_enough(rows.source, law, columns, found.fitted, group)
+    check_enough(rows.source, law, columns, found.fitted, group, len(set(given)))
     return found
 
 
-def check_enough(source: str, law: Law, columns: Mapping, fitted: Mapping, group: Mapping) -> None:
+def check_enough(
+    source: str, law: Law, columns: Mapping, fitted: Mapping, group: Mapping, given: int = 0
+) -> None:
     """Refuses fewer rows than parameters, and a column with one value.
 
     Args:
         source: the table's name, for messages.
         columns: role -> column.
         fitted: role -> sizes of the rows that are not held out.
+        given: how many of the law's parameters other rows help to fit.
 
     Raises:
         InputError: says how many rows there are and how many are needed.
     """
     count = len(next(iter(fitted.values())))
     inside = f" in the group {describe(dict(group))}" if group else ""
-    if count < len(law.parameters):
+    needed = max(1, len(law.parameters) - given)
+    if count < needed:
         raise InputError(
             f"{source}: {count} rows to fit{inside}, but law {law.name!r} has "
-            f"{len(law.parameters)} parameters; it needs at least as many rows (that are not held out)"
+            f"{needed} parameters; it needs at least as many rows (that are not held out)"
         )
     for role, values in fitted.items():
-        if len(np.unique(values)) < 2:
+        if len(np.unique(values)) < 2 and not given:
             raise InputError(
                 f"{source}: column {columns[role]!r} has one value ({values[0]:g}) in the rows "
                 f"to fit{inside}; law {law.name!r} needs at least two"
@@ -143,12 +150,15 @@ def hold_out_largest(rows: Table, column: str, count: int) -> str:
 
 
 def typed_group(group: Mapping) -> dict:
-    """A group's values as numbers where they are."""
-    typed = {}
-    for column, value in group.items():
-        try:
-            number = float(value)
-            typed[column] = int(number) if number.is_integer() else number
-        except (TypeError, ValueError, OverflowError):
-            typed[column] = value
-    return typed
+    """A group's values as numbers where the number, written out, is the text again."""
+    return {column: _number_or_text(value) for column, value in group.items()}
+
+
+def _number_or_text(value):
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return value
+    if not math.isfinite(number) or str(value) not in (repr(number), f"{number:.0f}"):
+        return value
+    return int(number) if number.is_integer() else number

@@ -145,7 +145,7 @@ def descend(objective: Objective, problem: Problem, starts, weights, losses, fro
             gradient = jnp.sum(slopes * (robust * errors), axis=-1)
             held = ((point <= lower) & (gradient > 0)) | ((point >= upper) & (gradient < 0))
             free = jnp.where(held, 0.0, 1.0)
-            matrix = jnp.sum((slopes * robust)[:, None] * slopes[None, :], axis=-1) * jnp.outer(free, free)
+            matrix = _curvature(slopes, robust) * jnp.outer(free, free)
             proposal = jnp.clip(point - _damped_solve(matrix, free * gradient, damping), lower, upper)
             proposed = evaluate(proposal)
             better = proposed[0] < value
@@ -178,6 +178,13 @@ def _sample(problem: Problem) -> Problem:
         weights=problem.weights[chosen],
         group=problem.group[chosen],
     )
+
+
+def _curvature(slopes, robust):
+    """Slopes (c, rows) weighted and multiplied with themselves, (c, c); one fused loop where c is small."""
+    if len(slopes) > _UNROLLED:
+        return (slopes * robust) @ slopes.T
+    return jnp.sum((slopes * robust)[:, None] * slopes[None, :], axis=-1)
 
 
 def _damped_solve(matrix, vector, damping):

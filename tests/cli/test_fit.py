@@ -187,7 +187,7 @@ def test_compare_between_another_column(results, tmp_path, capsys):
     capsys.readouterr()
     at = ["--at", "model_params=4e6"]
     assert main(["compare", str(tmp_path), "--between", "pretrain_tokens", *at]) == 0
-    assert "1000000 and 2000000" in capsys.readouterr().out
+    assert "1e+06 and 2e+06" in capsys.readouterr().out
     assert main(["compare", str(tmp_path), *at]) == 2
     assert "no fit has 'method' in its group" in capsys.readouterr().err
 

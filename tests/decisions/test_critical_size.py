@@ -7,7 +7,10 @@ import pytest
 
 from scaling_jax.decisions.critical_size import closed_form, critical_sizes, difference
 from scaling_jax.errors import InputError
+from scaling_jax.laws.fit import Settings, fit_table
+from scaling_jax.laws.law import find_law
 from scaling_jax.laws.results import stated
+from scaling_jax.laws.table import table_of
 
 
 def made(method, parameters, law="power", spread=0.01, draws=200):
@@ -138,3 +141,41 @@ def test_critical_sizes_from_the_printed_coefficients(task, first, second, by_si
             pair.append(made(method, values, "multiplicative"))
         crossing = critical_sizes(*pair, {"x": x}, (1.0, 1e12)).crossings[0]
         assert float(f"{crossing.size:.2g}") == expected
+
+
+def test_draws_of_two_methods_are_independent():
+    """They are subtracted; with common noise the interval of a crossing would be far too narrow."""
+    sizes = np.repeat(np.geomspace(1e2, 1e6, 8), 3)
+    random = np.random.default_rng(0)
+    rows = {"method": ["full"] * 24 + ["lora"] * 24, "d": np.tile(sizes, 2)}
+    rows["loss"] = np.concatenate(
+        [
+            (scale * sizes**-beta + 0.8) * np.exp(0.01 * random.standard_normal(24))
+            for scale, beta in ((20.0, 0.35), (9.0, 0.25))
+        ]
+    )
+    settings = Settings(bootstrap=400)
+    full, lora = fit_table(table_of("t", rows), "power", {"d": "d"}, by=("method",), settings=settings)
+    one, two = (fit.draw_predictions({"d": np.array([1e4])})[:, 0] for fit in (full, lora))
+    assert abs(np.corrcoef(one, two)[0, 1]) < 0.2
+    again = fit_table(table_of("t", rows), "rectified", {"d": "d"}, by=("method",), settings=settings)[0]
+    # Two laws of one group have common draws: `choose` pairs them.
+    other = again.draw_predictions({"d": np.array([1e4])})[:, 0]
+    assert np.corrcoef(one, other)[0, 1] > 0.5
+
+
+def test_a_higher_score_is_better():
+    tokens = np.geomspace(1e9, 1e11, 9)
+    law = find_law("score_log")
+    rows = {"method": ["good"] * 9 + ["bad"] * 9, "d": np.tile(tokens, 2)}
+    scores = [law.predict({"A": 1e-6, "alpha": 1.0, "beta": beta}, {"d": tokens}) for beta in (1.4, 1.2)]
+    rows["bleu"] = np.concatenate(scores) * np.exp(0.002 * np.random.default_rng(0).standard_normal(18))
+    settings = Settings(bootstrap=60)
+    good, bad = fit_table(
+        table_of("t", rows), "score_log", {"d": "d"}, "bleu", by=("method",), settings=settings
+    )
+    assert critical_sizes(good, bad, {}).better == "good"
+    same = critical_sizes(good, good, {})
+    assert same.better is None and "do not differ" in same.text()
+    with pytest.raises(InputError, match="a loss and a score"):
+        critical_sizes(good, made("full", {"A": 20.0, "beta": 0.4, "E": 1.0}), {})

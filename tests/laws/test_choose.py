@@ -79,3 +79,12 @@ def test_refusals():
         held_out(rows, ("multiplicative",), largest=("x", 4))
     with pytest.raises(InputError, match="not both"):
         held_out(rows, ("multiplicative",), largest=("x", 1), hold_out="d > 1")
+
+
+def test_few_steps_claim_nothing():
+    d = np.geomspace(1e2, 1e4, 6)
+    rows = table_of("t", {"d": d, "loss": 12 * d**-0.2 + 0.7 + 0.01 * np.cos(9 * np.arange(6))})
+    (sample,) = samples_of(rows, find_law("power"), {"d": "d"}, "loss", SETTINGS)
+    laws = {"power": find_law("power"), "score_log": find_law("score_log")}
+    choice = choose_rolling(sample, laws, "d", SETTINGS)
+    assert "better than" not in choice.text and "cannot tell" in choice.text

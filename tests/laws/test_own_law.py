@@ -151,3 +151,22 @@ def test_a_slip_in_a_law_is_one_line(tmp_path, capsys, body, message):
     assert main(["fit", str(table), "--law", f"{path}:mine", "--d", "d", "--bootstrap", "20"]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_own_law_beside_one_of_ours(tmp_path, capsys):
+    """Also one with the name of one of ours: it is found by its file."""
+    path = tmp_path / "same.py"
+    path.write_text(
+        "from scaling_jax.laws.law import Law, Parameter, register\n"
+        "mine = register(Law('mine', 'L = A * D^-b', 'a test', (('d', 'size'),),\n"
+        "    (Parameter('A', 'scale'), Parameter('b', 'exponent', 0.0, 4.0)), linear=('A',),\n"
+        "    log_terms=lambda p, logs, array: (-p['b'] * logs['d'],)))\n"
+    )
+    table = tmp_path / "t.csv"
+    sizes = [10 * 2**k for k in range(12)]
+    table.write_text("d,loss\n" + "".join(f"{d},{12 * d**-0.2 * (1 + 0.002 * (d % 3))}\n" for d in sizes))
+    arguments = ["fit", str(table), "--law", f"{path}:mine,power", "--d", "d", "--bootstrap", "40"]
+    assert main([*arguments, "--hold_out_largest", "d=3"]) == 0
+    text = capsys.readouterr().out
+    assert "mine" in text.split("Which law?")[1] and str(path) not in text.split("Which law?")[1]
+    assert main([*arguments, "--rolling", "d", "--json"]) == 0

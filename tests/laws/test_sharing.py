@@ -259,3 +259,40 @@ def test_shared_fits_scale_with_the_groups():
     truth = {"A": np.linspace(5, 20, 9), "beta": np.full(9, 0.25), "E": np.linspace(0.5, 1.5, 9)}
     assert best.value < float(value_at(objective, problem, point_of(objective, problem, truth), np))
     assert dataclasses.is_dataclass(best)
+
+
+def test_each_group_has_its_own_noise():
+    """A quiet and a noisy group that share an exponent: the quiet one's floor stays well known."""
+    random = np.random.default_rng(0)
+    d = np.tile(np.geomspace(1e2, 1e6, 12), 2)
+    group = np.repeat([0, 1], 12)
+    loss = (12 * d**-0.3 + 0.8) * np.exp(np.where(group, 0.03, 0.001) * random.standard_normal(24))
+    table = table_of("t", {"d": d, "loss": loss, "g": group})
+    settings = Settings(bootstrap=200)
+    quiet, noisy = fit_table(table, "power", {"d": "d"}, by=("g",), share=("beta",), settings=settings)
+
+    def width(fit):
+        return fit.intervals["E"][1] - fit.intervals["E"][0]
+
+    assert width(noisy) > 3 * width(quiet)
+
+
+def test_clusters_must_be_more_than_parameters():
+    d = np.tile(np.geomspace(1e2, 1e5, 8), 3)
+    rows = {"d": d, "loss": 12 * d**-0.2 + 0.7, "seed": np.repeat([0, 1, 2], 8)}
+    with pytest.raises(InputError, match="3 clusters cannot show how uncertain 3 parameters are"):
+        fit_table(table_of("t", rows), "power", {"d": "d"}, cluster="seed", settings=QUICK)
+    rows["seed"] = np.tile(np.arange(8), 3)
+    simulated = Settings(bootstrap=40, intervals="simulated")
+    with pytest.raises(InputError, match="cannot be simulated"):
+        fit_table(table_of("t", rows), "power", {"d": "d"}, cluster="seed", settings=simulated)
+
+
+def test_rows_of_no_factor_and_missing_sizes_are_told():
+    data = study_rows()
+    data = {key: list(values) for key, values in data.items()}
+    data["finetune_examples"][0] = ""
+    data["pretrain_tokens"][-1] = "NA"
+    fits = fit_joint(table_of("study", data), settings=QUICK)
+    assert fits[0].dropped_reasons == {"no value in column 'finetune_examples'": 1}
+    assert any("belong to no factor" in note for note in fits[-1].notes)
