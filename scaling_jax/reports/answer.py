@@ -9,7 +9,7 @@ import numpy as np
 
 from scaling_jax.decisions.critical_size import difference
 from scaling_jax.laws.results import Fit
-from scaling_jax.reports import crossings, curves, held_out, words
+from scaling_jax.reports import crossings, curves, held_out, method_comparison, words
 from scaling_jax.reports.blocks import Fact, Picture
 from scaling_jax.reports.evidence import bounds, curve_fit, find_fit, level, predict, rows_of, x_column
 from scaling_jax.reports.exponents import owner
@@ -59,12 +59,12 @@ def answer(study: Study) -> Answer:
     """Made from the first task that has a law; the other tasks add a paragraph each."""
     contests = [contest for task in study.tasks if (contest := _contest(study, task))]
     if not contests:
-        return Answer(
-            f"No law could be fitted to the {len(study.done)} finished runs of this study.",
-            ["See below for the runs, what they cost, and which rows were left out."],
-            [],
-            _facts(study),
-        )
+        no_law = f"No law could be fitted to the {len(study.done)} finished runs of this study."
+        below = "See below for the runs, what they cost, and which rows were left out."
+        measured = method_comparison.statements(study)
+        if measured:
+            return Answer(measured[0], [*measured[1:], f"{no_law} {below}"], [], _facts(study))
+        return Answer(no_law, [below], [], _facts(study))
     sentence, lead = _statement(study, contests[0])
     lead = lead + [f"{words.capital(contest.task)}: {_sentence(study, contest)}" for contest in contests[1:]]
     return Answer(sentence, lead, [_picture(study, contests[0])], _facts(study))

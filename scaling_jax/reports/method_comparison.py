@@ -123,6 +123,11 @@ def section(study: Study) -> Section | None:
     return Section("comparison", "Comparison", "Methods compared: quality, time, memory", parts)
 
 
+def statements(study: Study) -> list[str]:
+    """One sentence for each task that can be compared: who had the lowest test loss at how many examples."""
+    return [_lowest_losses(one) for task in study.tasks if (one := compare(study, task))]
+
+
 def _time_to_converge(run: Run) -> float:
     return run["converged_step"] * run["step_seconds"]
 
@@ -131,8 +136,7 @@ def _column(name: str) -> Callable[[Run], float]:
     return lambda run: run[name]
 
 
-def _findings(one: Comparison) -> list[str]:
-    """Who is best at which number of examples, and who is cheapest."""
+def _lowest_losses(one: Comparison) -> str:
     best = []
     for examples in one.examples:
         losses = {method: one.loss(method, examples) for method in one.methods}
@@ -141,7 +145,12 @@ def _findings(one: Comparison) -> list[str]:
             winner = min(losses, key=losses.__getitem__)
             told = f"{words.method(winner)} at {words.count(examples)} examples"
             best.append(f"{told} ({words.loss(losses[winner])})")
-    found = [f"Lowest test loss at {one.model}: {words.several(best)}."]
+    return f"Lowest test loss on {one.task} at {one.model}: {words.several(best)}."
+
+
+def _findings(one: Comparison) -> list[str]:
+    """Who is best at which number of examples, and who is cheapest."""
+    found = [_lowest_losses(one)]
     for measure, said in (("peak_memory_bytes", "Least memory"), ("step_seconds", "Fastest step")):
         shares = {method: one.of_full(method, _column(measure)) for method in one.methods}
         shares = {method: share for method, share in shares.items() if math.isfinite(share)}

@@ -6,6 +6,7 @@ import pytest
 
 from scaling_jax import files
 from scaling_jax.reports import method_comparison, words
+from scaling_jax.reports.answer import answer
 from scaling_jax.reports.build import build_report
 from scaling_jax.reports.curves import method_colour
 from scaling_jax.reports.study_data import read_study
@@ -18,6 +19,10 @@ METHODS = {
     "lora_last_half": ((2.9, 2.1), 50, 0.06, 2500, (250, 300)),
     "prompt": ((3.1, 2.9), 10, 0.12, 3500, (400, 0)),
 }
+BEST = (
+    "Lowest test loss on e2e<1> at small: LoRA at 100 examples (2.800) and full tuning "
+    "at 1k examples (2.000)."
+)
 
 
 def _rows(task="e2e<1>", methods=METHODS, seeds=(0, 1)):
@@ -70,7 +75,7 @@ def test_findings_and_ablations_in_words(folder):
         "paragraph",
     ]
     assert section.parts[2].items == [
-        "Lowest test loss at small: LoRA at 100 examples (2.800) and full tuning at 1k examples (2.000).",
+        BEST,
         "Least memory: LoRA, 0.75 of full tuning's.",
         "Fastest step: LoRA, 0.80 of full tuning's.",
         "LoRA, last half trains 50% of what LoRA trains; test loss +0.100 at 100 and −0.100 at 1k examples.",
@@ -87,6 +92,12 @@ def test_the_table_is_relative_to_full_tuning(folder):
     assert sum(count for _, count in table.groups) == len(table.header) == len(table.rows[0])
     assert [row[0].text for row in table.rows if row[2].best] == ["LoRA"]
     assert [row[0].text for row in table.rows if row[3].best] == ["full tuning"]
+
+
+def test_without_a_law_the_first_screen_says_what_was_measured(folder):
+    said = answer(read_study(folder))
+    assert said.sentence == BEST and said.lead[0] == BEST.replace("e2e<1>", "cola")
+    assert said.lead[1].startswith("No law could be fitted to the 32 finished runs of this study.")
 
 
 def test_the_page_shows_it_escaped_with_one_figure_a_task(folder):
@@ -112,7 +123,7 @@ def test_without_full_tuning_there_is_nothing_to_divide_by(tmp_path):
     section = method_comparison.section(read_study(_study(tmp_path, _rows(methods=others))))
     assert [str(cell) for cell in section.parts[2].rows[0][4:8]] == ["–"] * 4
     assert section.parts[1].items == [
-        "Lowest test loss at small: LoRA at 100 examples (2.800) and LoRA at 1k examples (2.200)."
+        "Lowest test loss on e2e<1> at small: LoRA at 100 examples (2.800) and LoRA at 1k examples (2.200)."
     ]
 
 
