@@ -98,16 +98,8 @@ def pretrain(
         InputError: more tokens than the store holds (over the allowed epochs).
     """
     settings = PretrainSettings()
-    store = data_sets.store_at(store_path)
-    if set(store.manifest["feature_lengths"]) != {"targets"}:
-        raise InputError(f"{store_path} holds examples for finetuning, pretraining needs a store of windows")
+    store, config = _store_and_model(store_path, model)
     split = data_sets.split_at(store_path, "train")
-    config = named_model(model, store.vocabulary.size)
-    if config.encoder_layers:
-        raise InputError(
-            f"model {model!r} is an encoder-decoder, and pretraining on windows is a decoder's: "
-            "bring a pretrained one with scaling-jax convert"
-        )
     tokens_per_step = settings.batch_size * int(store.manifest["feature_lengths"]["targets"])
     steps = _level_steps(token_levels, tokens_per_step)
     check_enough_windows(store, settings, token_levels)
@@ -158,6 +150,20 @@ def pretrain(
     records.write(folder, record)
     finish(folder)
     return record
+
+
+def _store_and_model(store_path: str, model: str):
+    """The store of windows and the decoder, checked to go together."""
+    store = data_sets.store_at(store_path)
+    if set(store.manifest["feature_lengths"]) != {"targets"}:
+        raise InputError(f"{store_path} holds examples for finetuning, pretraining needs a store of windows")
+    config = named_model(model, store.vocabulary.size)
+    if config.encoder_layers:
+        raise InputError(
+            f"model {model!r} is an encoder-decoder, and pretraining on windows is a decoder's: "
+            "bring a pretrained one with scaling-jax convert"
+        )
+    return store, config
 
 
 def _level_steps(token_levels: Iterable[int], tokens_per_step: int) -> dict[int, int]:
