@@ -202,18 +202,22 @@ def random_problems(count: int, starts: int) -> dict:
     } | clock.figures()
 
 
-def draws_of(method: str, objective, problem, point: np.ndarray, draws: int, rows: int, seed: int):
-    """The losses and weights (draws, rows) that `uncertainty.draw` fits by that method and seed."""
+def draws_of(method: str, objective, problem, point: np.ndarray, draws: int, factor: float, seed: int):
+    """The losses and weights (draws, rows) that `uncertainty.draw` fits by that method and seed.
+
+    `factor` is Student's, by which simulated noise is enlarged.
+    """
     from scaling_jax.laws.noise import noise_of
     from scaling_jax.laws.problem import predicted, residuals
 
+    rows = int(np.sum(problem.weights > 0))
     random, loss = np.random.default_rng(seed), problem.loss[:rows]
     if method == "rows":
         return np.broadcast_to(loss, (draws, rows)), random.exponential(size=(draws, rows))
     errors = residuals(objective, problem, point, np)[:rows]
     logs = {role: values[:rows] for role, values in problem.logs.items()}
     noise = noise_of(errors, logs, problem.weights[:rows], len(point))
-    scatter = noise.draw(random, draws, np.arange(rows))
+    scatter = factor * noise.draw(random, random.standard_normal((draws, rows)))
     return predicted(objective, problem, point, np)[:rows] * np.exp(scatter), np.ones((draws, rows))
 
 
@@ -230,14 +234,14 @@ def bootstraps(draws: int, rounds: int) -> dict[str, dict]:
     start = np.array([np.log(best["A"]), best["alpha"], best["beta"], np.log(best["E"])])
     factor = uncertainty.student_factor(rows - len(point), 0.9)
     for method in ("simulated", "rows"):
-        losses, weights = draws_of(method, objective, problem, point, draws, rows, seed=0)
+        losses, weights = draws_of(method, objective, problem, point, draws, factor, seed=0)
         uncertainty.draw(objective, problem, point, draws, 0.9, 1, method)
         ours, peer = Clock(), Clock()
         for _ in range(rounds):
             drawn = ours.run(uncertainty.draw, objective, problem, point, draws, 0.9, 0, method)
             ends = peer.run(fit_peers.bootstrap, fit_peers.COLUMNS, losses, weights, start)
-        # Draws are spread by Student's factor after they are fitted.
-        fitted = point + (drawn.points - point) / factor
+        # Resampled draws are spread by Student's factor after they are fitted.
+        fitted = drawn.points if method == "simulated" else point + (drawn.points - point) / factor
         own = fit_peers.huber_sum(predicted(objective, problem, fitted, np)[:, :rows], losses, weights)
         theirs = fit_peers.huber_sum(fit_peers.multiplicative(fit_peers.COLUMNS, ends), losses, weights)
         gaps = own / theirs - 1.0

@@ -20,8 +20,8 @@ def counted(monkeypatch):
     """Fits written down in place of fitting, and how often they were asked for."""
     calls = []
 
-    def fit_study(table, hold_out, bootstrap, size_column):
-        assert size_column == "non_embedding_params"
+    def fit_study(table, hold_out, bootstrap, size_column, further_laws):
+        assert size_column == "non_embedding_params" and further_laws == ()
         calls.append((len(table), hold_out, bootstrap))
         return simulated_study.made_fits()
 

@@ -13,6 +13,7 @@ from scaling_jax.decisions.study_fits import (
     study_plan,
     summary_text,
 )
+from scaling_jax.errors import InputError
 from scaling_jax.laws.results import read_fits, write_fits
 from scaling_jax.laws.table import table_of
 
@@ -150,3 +151,16 @@ def test_nearest_neighbour_by_hand():
     tied = np.array([False, False, True, False])
     assert nearest_neighbour_error(sizes, np.array([4.0, 6.0, 3.5, 1.0]), tied) == pytest.approx(0.5)
     assert nearest_neighbour_error(sizes, loss, np.zeros(4, bool)) is None
+
+
+def test_further_laws_are_fitted_by_their_roles(table):
+    plans = study_plan(table, HOLD_OUT, further_laws=("rectified", "rectified_multiplicative", "additive"))
+    usual = study_plan(table, HOLD_OUT)
+    added = [plan for plan in plans if plan.law in ("rectified", "rectified_multiplicative")]
+    assert len(plans) == len(usual) + len(added)
+    by_law = {law: [plan.factor for plan in added if plan.law == law] for law in {p.law for p in added}}
+    assert by_law["rectified"] == [plan.factor for plan in usual if plan.law == "power"]
+    joint = [plan.factor for plan in usual if plan.law == "multiplicative"]
+    assert by_law["rectified_multiplicative"] == joint
+    with pytest.raises(InputError, match="a study has x and d"):
+        study_plan(table, HOLD_OUT, further_laws=("loss_to_score",))
