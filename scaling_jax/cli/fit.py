@@ -124,8 +124,7 @@ def _run_one(arguments, table, law: str, out: Path | None) -> int:
     given = _given(arguments)
     share = _names(arguments.share)
     fits = fit_table(table, law, _columns(arguments), share=share, watch=watched("fits"), **given)
-    groups = table.where(arguments.where).groups(given["by"])
-    written = _write(out, fits, [rows for _, rows in groups])
+    written = _write(out, fits, _drawn_rows(table, arguments, given["by"]))
     _print(arguments, [fit.to_json() for fit in fits], "\n\n".join(map(fit_text, fits)), written)
     return 0
 
@@ -162,8 +161,7 @@ def _run_choice(arguments, table, laws: list[str], out: Path | None) -> int:
             fitted = {name: fits[name][position] for name in laws}
             choices.append(choose_held_out(here, fitted, given["settings"]))
     made = [fit for name in laws for fit in fits[name]]
-    groups = [rows for _, rows in table.where(arguments.where).groups(given["by"])]
-    written = _write(out, made, groups * len(laws))
+    written = _write(out, made, _drawn_rows(table, arguments, given["by"]) * len(laws))
     if out is not None:
         written.append(write_json(out / "choice.json", [choice.to_json() for choice in choices]))
     content = {"fits": [fit.to_json() for fit in made], "choices": [choice.to_json() for choice in choices]}
@@ -245,6 +243,13 @@ def _given(arguments) -> dict:
         "cluster": arguments.cluster,
         "largest": largest,
     }
+
+
+def _drawn_rows(table, arguments, by: tuple[str, ...]) -> list:
+    """Every group's rows for its picture: those that are fitted or held out."""
+    rows = table.where(arguments.where)
+    rows = rows.drop_missing([arguments.weights]) if arguments.weights else rows
+    return [members for _, members in rows.groups(by)]
 
 
 def _write(out: Path | None, fits: list, rows: list) -> list[Path]:

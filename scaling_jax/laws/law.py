@@ -158,6 +158,7 @@ def _law_from_file(path: Path, attribute: str) -> Law:
     found = _laws_in(path, path.stat().st_mtime_ns)
     if attribute not in found:
         raise InputError(f"{path} holds no Law named {attribute!r}{did_you_mean(attribute, found)}")
+    _check_at_starts(path, found[attribute])
     return found[attribute]
 
 
@@ -172,7 +173,6 @@ def _laws_in(path: Path, modified: int) -> dict[str, Law]:
         raise InputError(f"{path}: cannot be imported ({type(error).__name__}: {error})") from error
     found = {law.name: law for law in vars(module).values() if isinstance(law, Law)}
     for law in set(found.values()):
-        _check_at_starts(path, law)
         # What its own file registers is found by that file, and not by its name alone.
         if _REGISTRY.get(law.name) is law:
             del _REGISTRY[law.name]
