@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax
 
+from scaling_jax.errors import InputError
 from scaling_jax.tuning import selection
 from scaling_jax.tuning.method import TuningMethod
 
@@ -78,8 +79,12 @@ class Targeted(TuningMethod):
         return total
 
     def merge_projection(self, added: Any, projection: Any) -> Any:
-        """Changed parameters {kernel [layers, in, out], ...} of one projection that hold what was added."""
-        raise NotImplementedError
+        """Changed parameters {kernel [layers, in, out], ...} of one projection that hold what was added.
+
+        Raises:
+            InputError: the method does not say how, so that it cannot be merged.
+        """
+        raise InputError(f"{type(self).__name__} cannot be merged into the base model's parameters")
 
     def merge(self, tuned: Any, base: Any) -> Any:
         def merged(added: Any, parameters: Any) -> Any:
