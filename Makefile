@@ -11,6 +11,8 @@ SHELL := /bin/bash
 PYTHON ?=
 VENV ?= .venv
 TESTS ?= tests
+# What the tests install and need.
+TESTED := tasks,scores,judge,test
 WORKERS ?= 2
 STUDY ?= runs/quickstart
 PACKAGING := setup.py pyproject.toml constraints.txt
@@ -58,10 +60,10 @@ quickstart: $(ROOM)/tasks
 	@$(VENV)/bin/scaling-jax report $(STUDY)
 
 test: $(ROOM)/test
-	@$(PYTEST) -m "not slow and not parity" --require_extras tasks,test
+	@$(PYTEST) -m "not slow and not parity" --require_extras $(TESTED)
 
 test-slow: $(ROOM)/test
-	@$(PYTEST) -m slow --require_extras tasks,test
+	@$(PYTEST) -m slow --require_extras $(TESTED)
 
 parity: $(ROOM)/parity
 	@HF_HUB_OFFLINE=1 $(PYTEST) -m parity
@@ -82,9 +84,9 @@ $(ROOM)/tasks: $(PACKAGING) | same-python
 	@$(call install,tasks,"$(ROOM)/tasks")
 
 $(ROOM)/test: $(PACKAGING) | same-python
-	@$(call install,tasks$(comma)test,"$(ROOM)/tasks" "$(ROOM)/test")
+	@$(call install,$(TESTED),"$(ROOM)/tasks" "$(ROOM)/test")
 
 $(ROOM)/parity: $(PACKAGING) | same-python
-	@$(call install,tasks$(comma)test$(comma)parity,"$(ROOM)/tasks" "$(ROOM)/test" "$(ROOM)/parity")
+	@$(call install,$(TESTED)$(comma)parity,"$(ROOM)/tasks" "$(ROOM)/test" "$(ROOM)/parity")
 
 comma := ,

@@ -36,6 +36,9 @@ EXTRAS = {
         "tensorflow-text>=2.20,<2.22",
         "tensorflow-datasets>=4.9.9,<5",
     ],
+    # Scores of generated text, and a judge behind any endpoint that speaks OpenAI's protocol.
+    "scores": ["sacrebleu>=2.6,<3", "rouge-score>=0.1.2,<0.2"],
+    "judge": ["openai>=2,<4"],
     # Preparing data sets too large for one machine.
     "beam": ["apache-beam>=2.70,<3"],
     "gpu": ["jax[cuda12]>=0.8.2,<0.11"],

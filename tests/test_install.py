@@ -16,10 +16,12 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
-PINNED_EXTRAS = ("tasks", "beam", "test")
+PINNED_EXTRAS = ("tasks", "scores", "judge", "beam", "test")
 # Beam and sentencepiece are imported in one process: each loads fine without the other's protobuf.
 IMPORTS = {
     "tasks": ("seqio", "sentencepiece", "tensorflow_text", "tensorflow_datasets", "tensorflow"),
+    "scores": ("sacrebleu", "rouge_score"),
+    "judge": ("openai",),
     "beam": ("apache_beam", "seqio", "sentencepiece"),
     "test": ("pytest", "xdist", "hypothesis"),
     "gpu": ("jax_cuda12_plugin",),
