@@ -101,6 +101,24 @@ def load_tuned(checkpoint: Path, layout: Layout, base: Path | None = None, dtype
     return Tuned(program, tuned, frozen, about)
 
 
+def load_checkpoint(checkpoint: Path, layout: Layout, base: Path | None = None) -> Tuned:
+    """A pretrained or tuned checkpoint, ready to run; all of a pretrained one is `tuned`.
+
+    Args:
+        checkpoint: folder written by `pretrain`, `finetune` or `convert`.
+        layout: where arrays go.
+        base: where a tuned checkpoint's base is, if not where it was.
+
+    Raises:
+        InputError: no checkpoint there, or a base with another hash than was tuned.
+    """
+    about = checkpoints.about(checkpoint)
+    if about["kind"] != "pretrained":
+        return load_tuned(checkpoint, layout, base)
+    config, params, about = load_base(checkpoint, layout)
+    return Tuned(Program(config, Full(), Optimizer(), layout), params, {}, about)
+
+
 def tuned_hash(tuned: Any, about: dict[str, Any]) -> str:
     """SHA-256 of what a tuned checkpoint computes: what was trained, the method, the base's hash."""
     if restored_method(about["method"]).trains_base:

@@ -24,14 +24,13 @@ from scaling_jax.data.store import Split, TokenStore
 from scaling_jax.errors import InputError
 from scaling_jax.models import counts
 from scaling_jax.training import checkpoints, costs, data_sets, records
-from scaling_jax.training.bases import load_base, load_tuned, tuned_hash
+from scaling_jax.training.bases import load_base, load_checkpoint, tuned_hash
 from scaling_jax.training.evaluate import mean_loss
 from scaling_jax.training.loop import LoopSettings, Outcome, Progress, finish, train
 from scaling_jax.training.mesh import Layout
 from scaling_jax.training.optimizers import Optimizer
 from scaling_jax.training.program import Program
 from scaling_jax.training.schedules import Schedule
-from scaling_jax.tuning.full import Full
 from scaling_jax.tuning.method import method_scope, named_method, registered_name
 
 
@@ -185,10 +184,29 @@ class OpenRun:
         return base
 
 
+# Called with a run, what it trained at its best step, its frozen base and its folder; returns what is to
+# be kept under `evaluations` of its record.
+AtBest = Callable[[OpenRun, Any, Any, Path], dict[str, Any]]
+
+
+def no_evaluations(opened: OpenRun, tuned: Any, frozen: Any, folder: Path) -> dict[str, Any]:
+    """The `AtBest` of a run of which nothing but losses is asked."""
+    return {}
+
+
 def finetune(
-    run: FinetuneRun, folder: Path, on_evaluation: Callable[[Progress], None] = lambda progress: None
+    run: FinetuneRun,
+    folder: Path,
+    on_evaluation: Callable[[Progress], None] = lambda progress: None,
+    at_best: AtBest = no_evaluations,
 ) -> dict[str, Any]:
     """Makes one run; returns its record, also written to `folder/record.json`.
+
+    Args:
+        run: what is made.
+        folder: where it goes.
+        on_evaluation: called after every dev evaluation.
+        at_best: called once training is done, before the record is written.
 
     Raises:
         InputError: more examples asked than exist, another vocabulary than the checkpoint's, no checkpoint,
@@ -227,7 +245,7 @@ def finetune(
         on_evaluation=on_evaluation,
     )
     peak = records.peak_memory_bytes(program.train_memory_bytes())
-    record = write_run(opened, frozen, outcome, folder, environment, peak)
+    record = write_run(opened, frozen, outcome, folder, environment, peak, at_best)
     finish(folder)
     return record
 
@@ -239,6 +257,7 @@ def write_run(
     folder: Path,
     environment: dict[str, Any],
     peak_memory_bytes: int | None,
+    at_best: AtBest = no_evaluations,
     cohort: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Evaluates the best step on test, writes what a run leaves in `folder`, and returns its record.
@@ -250,21 +269,25 @@ def write_run(
         folder: where it goes.
         environment: from `records.environment`.
         peak_memory_bytes: of the process.
+        at_best: called where training was done.
         cohort: folder names of all runs that were made at the same time, in order; empty for one alone.
     """
     run, settings, program = opened.run, opened.settings, opened.program
     test_loss = checkpoint_bytes = None
+    evaluations: dict[str, Any] = {}
     if outcome.progress.status == "done":
         test_loss = mean_loss(program, outcome.best, frozen, opened.evaluation("test"))
         if settings.keep_checkpoint == "best":
             about = opened.checkpoint_about()
             best = {"step": outcome.progress.best_step, "hash": tuned_hash(outcome.best, about)}
             checkpoint_bytes = checkpoints.save(folder / "checkpoint", outcome.best, about | best)
+        evaluations = at_best(opened, outcome.best, frozen, folder)
     record = {
         **_identity(opened),
         "status": outcome.progress.status,
         "reason": outcome.progress.reason,
         "results": _results(outcome, test_loss),
+        "evaluations": evaluations,
         "metrics": outcome.progress.history,
         "costs": _costs(opened, outcome.progress)
         | {
@@ -329,12 +352,7 @@ def evaluate_checkpoint(
     store = data_sets.store_at(store_path)
     data_sets.check_vocabulary(store, checkpoint, about)
     of_split = len(data_sets.split_at(store_path, split))
-    layout = Layout()
-    if about["kind"] == "pretrained":
-        config, params, _ = load_base(checkpoint, layout)
-        program, tuned, frozen = Program(config, Full(), Optimizer(), layout), params, {}
-    else:
-        program, tuned, frozen, _ = load_tuned(checkpoint, layout, base)
+    program, tuned, frozen, _ = load_checkpoint(checkpoint, Layout(), base)
     sequences = data_sets.sequences_at(store_path, program.model, about.get("start_id"))
     evaluation = data_sets.evaluation_at(store_path, split, examples, rows, sequences)
     return mean_loss(program, tuned, frozen, evaluation), min(examples or of_split, of_split)

@@ -16,14 +16,24 @@ import numpy as np
 from scaling_jax.errors import InputError
 from scaling_jax.training import cohort, records
 from scaling_jax.training.cohort import Member
-from scaling_jax.training.finetune import FinetuneRun, OpenRun, open_run, write_run
+from scaling_jax.training.finetune import (
+    AtBest,
+    FinetuneRun,
+    OpenRun,
+    no_evaluations,
+    open_run,
+    write_run,
+)
 from scaling_jax.training.loop import LoopSettings, Outcome, Progress, note_evaluation
 
 
-def finetune_cohort(runs: Sequence[FinetuneRun], folders: Sequence[Path]) -> list[dict[str, Any]]:
+def finetune_cohort(
+    runs: Sequence[FinetuneRun], folders: Sequence[Path], at_best: AtBest = no_evaluations
+) -> list[dict[str, Any]]:
     """Makes the runs; returns their records, also written to each folder's `record.json`.
 
-    Seconds of a run are its share of the cohort's, memory is that of all together.
+    Seconds of a run are its share of the cohort's, memory is that of all together. `at_best` is called for
+    one run after the other, once all are trained.
 
     Raises:
         InputError: what `finetune` raises of each, or runs that differ in more than data, seed, learning
@@ -42,7 +52,7 @@ def finetune_cohort(runs: Sequence[FinetuneRun], folders: Sequence[Path]) -> lis
     found = []
     for index, (one, progress, folder) in enumerate(zip(opened, progresses, folders, strict=True)):
         outcome = Outcome(progress, cohort.one(best, index), None)
-        found.append(write_run(one, frozen, outcome, folder, environment, peak, names))
+        found.append(write_run(one, frozen, outcome, folder, environment, peak, at_best, names))
     return found
 
 
