@@ -1,12 +1,13 @@
 """Gin files, search paths and bindings parsed in one place, with errors a person can act on."""
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
 import os
 import re
 import tokenize
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,17 @@ def import_module(name: str) -> None:
             importlib.import_module(name)
     except (ImportError, OSError) as error:
         raise InputError(f"cannot import {name}: {error}") from error
+
+
+@contextlib.contextmanager
+def registering() -> Iterator[None]:
+    """Lets a file register configurables after a gin file was parsed, and again (in a notebook, say)."""
+    with gin.unlock_config():
+        gin.enter_interactive_mode()
+        try:
+            yield
+        finally:
+            gin.exit_interactive_mode()
 
 
 def resolved() -> str:

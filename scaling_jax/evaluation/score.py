@@ -1,0 +1,178 @@
+"""What a score of texts is, and how one is found by its name.
+
+A score is one file of `scores/` (or a user's own file, loaded by `--gin_import`) with one function:
+
+    @score("brevity", columns=("brevity",), summary="mean characters of an answer")
+    def brevity(answers, folder, spaces=True):
+        return ScoreResult({"brevity": ...}, signature="spaces:yes")
+
+Its further parameters are gin bindings (`brevity.spaces = False`). What it returns fills the columns that
+it names, and its signature says how it was computed, so that two numbers can be told to be comparable.
+Libraries are imported by the function that needs them, never by the file.
+"""
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import gin
+
+from scaling_jax import configuration
+from scaling_jax.errors import InputError, did_you_mean
+from scaling_jax.evaluation import scores
+
+SCORES_EXTRA = "pip install 'scaling-jax[scores]'"
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """One answer of a model.
+
+    Attributes:
+        inputs: what was asked, as text.
+        hypothesis: what the model wrote.
+        references: what would have been right; a score needs one at least, unless it says otherwise.
+        columns: further columns of the task, by name.
+        language: ISO 639-1 code of the references, such as "zh"; empty where it is not known.
+    """
+
+    inputs: str
+    hypothesis: str
+    references: tuple[str, ...]
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    language: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreResult:
+    """What a score found.
+
+    Attributes:
+        values: by column; None where nothing could be measured.
+        signature: how it was computed: tokenizer, references, library and version.
+        notes: what a reader of the values should know.
+    """
+
+    values: Mapping[str, float | None]
+    signature: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """A registered score; `call(answers, folder)` computes it under the gin bindings in force.
+
+    `folder` is where it may keep files.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    summary: str
+    call: Callable[[Sequence[Answer], Path], ScoreResult]
+
+
+_SCORES: dict[str, Score] = {}
+
+
+def score(name: str, *, columns: Sequence[str], summary: str) -> Callable[[Callable], Callable]:
+    """Decorator: makes a function known as the score `name`, to gin, to `--scores` and to studies.
+
+    Args:
+        name: of the score, and of its gin bindings.
+        columns: that it always fills.
+        summary: one line.
+
+    Raises:
+        InputError: another file has registered a score of that name.
+    """
+
+    def register(function: Callable[..., ScoreResult]) -> Callable[..., ScoreResult]:
+        known = _SCORES.get(name)
+        if known is not None and known.call.__module__ != function.__module__:
+            raise InputError(
+                f"{function.__module__} registers a score {name!r}, which {known.call.__module__} has: "
+                "give yours another name"
+            )
+        with configuration.registering():
+            call = gin.configurable(name, module="scores")(function)
+        _SCORES[name] = Score(name, tuple(columns), summary, call)
+        return call
+
+    return register
+
+
+def known_scores() -> dict[str, Score]:
+    """All registered scores by name."""
+    for info in pkgutil.iter_modules(scores.__path__):
+        importlib.import_module(f"{scores.__name__}.{info.name}")
+    return dict(sorted(_SCORES.items()))
+
+
+def find_score(name: str) -> Score:
+    """The score called `name`.
+
+    Raises:
+        InputError: no such score.
+    """
+    known = known_scores()
+    if name not in known:
+        raise InputError(f"no score {name!r}{did_you_mean(name, known)}")
+    return known[name]
+
+
+def score_answers(names: Sequence[str], answers: Sequence[Answer], folder: Path) -> dict[str, Any]:
+    """The named scores of the same answers.
+
+    Args:
+        names: of scores.
+        answers: one at least.
+        folder: where scores may keep files.
+
+    Returns:
+        {column: value, ..., "signatures": {score: signature}, "notes": [...]}.
+
+    Raises:
+        InputError: no such score, no answers, two scores that fill one column, or what a score refuses.
+    """
+    if not answers:
+        raise InputError("there are no answers to score")
+    values: dict[str, float | None] = {}
+    signatures: dict[str, str] = {}
+    notes = _notes(answers)
+    for found in [find_score(name) for name in dict.fromkeys(names)]:
+        result = found.call(answers, folder)
+        twice = values.keys() & result.values.keys()
+        if twice:
+            raise InputError(f"score {found.name!r} fills column {min(twice)!r}, which another score has")
+        values |= result.values
+        signatures[found.name] = result.signature
+        notes += [f"{found.name}: {note}" for note in result.notes]
+    return {**values, "signatures": signatures, "notes": notes}
+
+
+def library(module: str, name: str, install: str = SCORES_EXTRA) -> ModuleType:
+    """The module of a library that the score `name` needs.
+
+    Raises:
+        InputError: it is not installed; says the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(f"score {name!r} needs {module.split('.')[0]} ({error}): {install}") from error
+
+
+def _notes(answers: Sequence[Answer]) -> list[str]:
+    total = len(answers)
+    empty = sum(not answer.hypothesis.strip() for answer in answers)
+    blank = sum(not any(text.strip() for text in answer.references) for answer in answers)
+    notes = []
+    if empty:
+        notes.append(f"{empty:,} of {total:,} answers are empty; they count")
+    if blank:
+        notes.append(f"{blank:,} of {total:,} answers have only empty references; they count")
+    return notes
