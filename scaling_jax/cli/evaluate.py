@@ -31,7 +31,7 @@ def run(arguments) -> int:
 
     platform.prepare_process()
     configuration.import_module("scaling_jax.studies.configurables")
-    from scaling_jax.training.finetune import evaluate_checkpoint
+    from scaling_jax.training.split_loss import evaluate_checkpoint
 
     loss, examples = evaluate_checkpoint(
         Path(arguments.checkpoint),

@@ -24,7 +24,7 @@ from scaling_jax.data.store import Split, TokenStore
 from scaling_jax.errors import InputError
 from scaling_jax.models import counts
 from scaling_jax.training import checkpoints, costs, data_sets, records
-from scaling_jax.training.bases import load_base, load_checkpoint, tuned_hash
+from scaling_jax.training.bases import load_base, tuned_hash
 from scaling_jax.training.evaluate import mean_loss
 from scaling_jax.training.loop import LoopSettings, Outcome, Progress, finish, train
 from scaling_jax.training.mesh import Layout
@@ -330,32 +330,6 @@ def open_run(run: FinetuneRun) -> OpenRun:
     subset = data_batches.nested_subset(len(split), examples, run.subset_seed)
     program = Program(config, method, settings.optimizer, settings.layout, settings.microbatches)
     return OpenRun(run, settings, store, base, about, program, split, subset)
-
-
-def evaluate_checkpoint(
-    checkpoint: Path, store_path: str, split: str, examples: int | None, rows: int, base: Path | None = None
-) -> tuple[float, int]:
-    """(mean nats per target token, examples) of a pretrained or tuned checkpoint on a split.
-
-    Args:
-        checkpoint: folder written by `pretrain` or `finetune`.
-        store_path: a token store of the checkpoint's vocabulary.
-        split: name of the split.
-        examples: the first so many; None takes all.
-        rows: examples per batch.
-        base: where a tuned checkpoint's base is, if not where it was.
-
-    Raises:
-        InputError: no checkpoint, another vocabulary, or a base with another hash than was tuned.
-    """
-    about = checkpoints.about(checkpoint)
-    store = data_sets.store_at(store_path)
-    data_sets.check_vocabulary(store, checkpoint, about)
-    of_split = len(data_sets.split_at(store_path, split))
-    program, tuned, frozen, _ = load_checkpoint(checkpoint, Layout(), base)
-    sequences = data_sets.sequences_at(store_path, program.model, about.get("start_id"))
-    evaluation = data_sets.evaluation_at(store_path, split, examples, rows, sequences)
-    return mean_loss(program, tuned, frozen, evaluation), min(examples or of_split, of_split)
 
 
 def _identity(opened: OpenRun) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from scaling_jax.errors import InputError
 from scaling_jax.interop import conversion, hugging_face, reading
 from scaling_jax.training import checkpoints
 from scaling_jax.training.bases import load_base
-from scaling_jax.training.finetune import FinetuneRun, evaluate_checkpoint, finetune
+from scaling_jax.training.finetune import FinetuneRun, finetune
 from scaling_jax.training.mesh import Layout
+from scaling_jax.training.split_loss import evaluate_checkpoint
 from tests.interop import cases
 from tests.training import tiny
 

@@ -11,10 +11,11 @@ from scaling_jax import files
 from scaling_jax.errors import InputError
 from scaling_jax.training import checkpoints
 from scaling_jax.training.bases import load_base, load_tuned
-from scaling_jax.training.finetune import FinetuneRun, evaluate_checkpoint, finetune
+from scaling_jax.training.finetune import FinetuneRun, finetune
 from scaling_jax.training.mesh import Layout
 from scaling_jax.training.precision import stored_as
 from scaling_jax.training.pretrain import pretrain
+from scaling_jax.training.split_loss import evaluate_checkpoint
 from tests.models import tiny as tiny_model
 from tests.training import tiny
 

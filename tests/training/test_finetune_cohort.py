@@ -6,9 +6,10 @@ import math
 import pytest
 
 from scaling_jax.errors import InputError
-from scaling_jax.training.finetune import FinetuneRun, evaluate_checkpoint, finetune
+from scaling_jax.training.finetune import FinetuneRun, finetune
 from scaling_jax.training.finetune_cohort import finetune_cohort
 from scaling_jax.training.pretrain import pretrain
+from scaling_jax.training.split_loss import evaluate_checkpoint
 from tests.training import tiny
 
 

@@ -16,12 +16,13 @@ from scaling_jax.errors import InputError
 from scaling_jax.training import checkpoints, data_sets
 from scaling_jax.training.bases import load_base
 from scaling_jax.training.evaluate import mean_loss
-from scaling_jax.training.finetune import FinetuneRun, evaluate_checkpoint, finetune
+from scaling_jax.training.finetune import FinetuneRun, finetune
 from scaling_jax.training.loop import Interrupted, LoopSettings
 from scaling_jax.training.mesh import Layout
 from scaling_jax.training.optimizers import Optimizer
 from scaling_jax.training.pretrain import pretrain
 from scaling_jax.training.program import Program
+from scaling_jax.training.split_loss import evaluate_checkpoint
 from scaling_jax.tuning.full import Full
 from scaling_jax.tuning.method import named_method
 from tests.training import tiny

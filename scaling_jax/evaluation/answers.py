@@ -1,0 +1,116 @@
+"""Answers as files: JSONL with one answer a line, or line-aligned texts of hypotheses and references."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scaling_jax import files
+from scaling_jax.errors import InputError, did_you_mean
+from scaling_jax.evaluation.score import Answer
+from scaling_jax.tasks import text_files
+
+_KEYS = ("inputs", "hypothesis", "references", "columns", "language")
+
+
+def write(path: Path, answers: Sequence[Answer]) -> Path:
+    """Writes answers as JSONL, whole or not at all."""
+    lines = []
+    for answer in answers:
+        content: dict[str, Any] = {
+            "inputs": answer.inputs,
+            "hypothesis": answer.hypothesis,
+            "references": list(answer.references),
+        }
+        if answer.columns:
+            content["columns"] = dict(answer.columns)
+        if answer.language:
+            content["language"] = answer.language
+        lines.append(json.dumps(content, ensure_ascii=False) + "\n")
+    # Half a surrogate pair, which a model of bytes may write, has no UTF-8.
+    return files.write_bytes(path, "".join(lines).encode("utf-8", "replace"))
+
+
+def read(path: Path) -> tuple[Answer, ...]:
+    """Answers of a JSONL file: {"hypothesis": ..., "references": [...]} and, where there are, inputs,
+    columns and language.
+
+    Raises:
+        InputError: no such file, no answers in it, or a line that is not such an object; names the line.
+    """
+    _check_is_file(path)
+    found = []
+    for number, line in enumerate(text_files.lines(path), 1):
+        if line.strip():
+            found.append(_answer(f"{path}:{number}", line))
+    if not found:
+        raise InputError(f"{path}: the file holds no answers")
+    return tuple(found)
+
+
+def _answer(place: str, line: str) -> Answer:
+    try:
+        content = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{place}:{error.colno}: not JSON ({error.msg})") from error
+    if not isinstance(content, dict):
+        raise InputError(f'{place}: not an object such as {{"hypothesis": "...", "references": ["..."]}}')
+    unknown = content.keys() - set(_KEYS)
+    if "hypothesis" not in content:
+        near = did_you_mean("hypothesis", unknown)
+        raise InputError(f"{place}: no key 'hypothesis', the text that the model wrote{near}")
+    references = content.get("references", [])
+    columns = content.get("columns", {})
+    for name, kept in (("inputs", content.get("inputs", "")), ("hypothesis", content["hypothesis"])):
+        if not isinstance(kept, str):
+            raise InputError(f"{place}: {name} is {kept!r}: must be a text")
+    if not isinstance(references, list) or not all(isinstance(text, str) for text in references):
+        raise InputError(f"{place}: references is {references!r}: must be a list of texts")
+    if not isinstance(columns, dict) or not all(isinstance(text, str) for text in columns.values()):
+        raise InputError(f"{place}: columns is {columns!r}: must be an object of texts")
+    return Answer(
+        content.get("inputs", ""),
+        content["hypothesis"],
+        tuple(references),
+        columns,
+        str(content.get("language", "")),
+    )
+
+
+def read_lines(hypotheses: Path, references: Sequence[Path], language: str = "") -> tuple[Answer, ...]:
+    """Answers from text files, one a line; every reference file has one line for each hypothesis.
+
+    An empty line of the first reference file is an empty reference; in further files it means that there is
+    no further reference.
+
+    Raises:
+        InputError: no such file, an empty file of hypotheses, no reference file, or one with another number
+            of lines than there are hypotheses; names both numbers.
+    """
+    if not references:
+        raise InputError(f"{hypotheses}: no references to score it against")
+    given = _lines(hypotheses)
+    if not given:
+        raise InputError(f"{hypotheses}: the file is empty")
+    columns = [_lines(path) for path in references]
+    for path, lines in zip(references, columns, strict=True):
+        if len(lines) != len(given):
+            raise InputError(
+                f"{path} has {len(lines):,} lines, {hypotheses} has {len(given):,}: a reference file has one "
+                "line for each hypothesis"
+            )
+    first, *further = columns
+    return tuple(
+        Answer("", hypothesis, (own, *filter(str.strip, others)), {}, language)
+        for hypothesis, own, *others in zip(given, first, *further, strict=True)
+    )
+
+
+def _lines(path: Path) -> list[str]:
+    _check_is_file(path)
+    return list(text_files.lines(path))
+
+
+def _check_is_file(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"no such file: {path}")

@@ -1,0 +1,62 @@
+"""Loss of a finished model, from memory or from a checkpoint, on a split of a store."""
+
+from pathlib import Path
+from typing import Any
+
+from scaling_jax.training import data_sets
+from scaling_jax.training.bases import load_checkpoint
+from scaling_jax.training.evaluate import mean_loss
+from scaling_jax.training.mesh import Layout
+from scaling_jax.training.program import Program
+
+
+def split_loss(
+    program: Program,
+    tuned: Any,
+    base: Any,
+    store_path: str,
+    split: str,
+    examples: int | None = None,
+    rows: int = 64,
+    start_id: int | None = None,
+) -> tuple[float, int]:
+    """(mean nats per target token, examples) on a split.
+
+    Args:
+        program: runs the model.
+        tuned: what was trained.
+        base: what was frozen.
+        store_path: a token store of the model's vocabulary.
+        split: its name.
+        examples: the first so many; None takes all.
+        rows: examples per batch.
+        start_id: begins what the model reads; None is the vocabulary's pad.
+
+    Raises:
+        InputError: no such split, fewer than one example, or windows for an encoder-decoder.
+    """
+    of_split = len(data_sets.split_at(store_path, split))
+    sequences = data_sets.sequences_at(store_path, program.model, start_id)
+    batches = data_sets.evaluation_at(store_path, split, examples, rows, sequences)
+    return mean_loss(program, tuned, base, batches), min(examples or of_split, of_split)
+
+
+def evaluate_checkpoint(
+    checkpoint: Path, store_path: str, split: str, examples: int | None, rows: int, base: Path | None = None
+) -> tuple[float, int]:
+    """(mean nats per target token, examples) of a pretrained or tuned checkpoint on a split.
+
+    Args:
+        checkpoint: folder written by `pretrain` or `finetune`.
+        store_path: a token store of the checkpoint's vocabulary.
+        split: name of the split.
+        examples: the first so many; None takes all.
+        rows: examples per batch.
+        base: where a tuned checkpoint's base is, if not where it was.
+
+    Raises:
+        InputError: no checkpoint, another vocabulary, or a base with another hash than was tuned.
+    """
+    program, tuned, frozen, about = load_checkpoint(checkpoint, Layout(), base)
+    data_sets.check_vocabulary(data_sets.store_at(store_path), checkpoint, about)
+    return split_loss(program, tuned, frozen, store_path, split, examples, rows, about.get("start_id"))
