@@ -13,10 +13,10 @@ Libraries are imported by the function that needs them, never by the file.
 
 import dataclasses
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import gin
@@ -66,25 +66,40 @@ class ScoreResult:
 class Score:
     """A registered score; `call(answers, folder)` computes it under the gin bindings in force.
 
-    `folder` is where it may keep files.
+    `folder` is where it may keep files, `package` what it imports, `install` the command for that.
     """
 
     name: str
     columns: tuple[str, ...]
     summary: str
+    package: str
+    install: str
     call: Callable[[Sequence[Answer], Path], ScoreResult]
+
+    def check(self) -> None:
+        """Looks for the score's package without importing it, before anything is made to be scored.
+
+        Raises:
+            InputError: it is not installed; says the command that installs it.
+        """
+        if self.package and importlib.util.find_spec(self.package) is None:
+            raise InputError(f"score {self.name!r} needs the package {self.package}: {self.install}")
 
 
 _SCORES: dict[str, Score] = {}
 
 
-def score(name: str, *, columns: Sequence[str], summary: str) -> Callable[[Callable], Callable]:
+def score(
+    name: str, *, columns: Sequence[str], summary: str, package: str = "", install: str = SCORES_EXTRA
+) -> Callable[[Callable], Callable]:
     """Decorator: makes a function known as the score `name`, to gin, to `--scores` and to studies.
 
     Args:
         name: of the score, and of its gin bindings.
         columns: that it always fills.
         summary: one line.
+        package: that it imports, if it needs one that may be missing.
+        install: the command that installs it.
 
     Raises:
         InputError: another file has registered a score of that name.
@@ -99,7 +114,7 @@ def score(name: str, *, columns: Sequence[str], summary: str) -> Callable[[Calla
             )
         with configuration.registering():
             call = gin.configurable(name, module="scores")(function)
-        _SCORES[name] = Score(name, tuple(columns), summary, call)
+        _SCORES[name] = Score(name, tuple(columns), summary, package, install, call)
         return call
 
     return register
@@ -124,6 +139,18 @@ def find_score(name: str) -> Score:
     return known[name]
 
 
+def checked_scores(names: Sequence[str]) -> list[Score]:
+    """The named scores, each once.
+
+    Raises:
+        InputError: no such score, or one whose package is not installed.
+    """
+    found = [find_score(name) for name in dict.fromkeys(names)]
+    for one in found:
+        one.check()
+    return found
+
+
 def score_answers(names: Sequence[str], answers: Sequence[Answer], folder: Path) -> dict[str, Any]:
     """The named scores of the same answers.
 
@@ -143,7 +170,7 @@ def score_answers(names: Sequence[str], answers: Sequence[Answer], folder: Path)
     values: dict[str, float | None] = {}
     signatures: dict[str, str] = {}
     notes = _notes(answers)
-    for found in [find_score(name) for name in dict.fromkeys(names)]:
+    for found in checked_scores(names):
         result = found.call(answers, folder)
         twice = values.keys() & result.values.keys()
         if twice:
@@ -152,18 +179,6 @@ def score_answers(names: Sequence[str], answers: Sequence[Answer], folder: Path)
         signatures[found.name] = result.signature
         notes += [f"{found.name}: {note}" for note in result.notes]
     return {**values, "signatures": signatures, "notes": notes}
-
-
-def library(module: str, name: str, install: str = SCORES_EXTRA) -> ModuleType:
-    """The module of a library that the score `name` needs.
-
-    Raises:
-        InputError: it is not installed; says the command that installs it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(f"score {name!r} needs {module.split('.')[0]} ({error}): {install}") from error
 
 
 def _notes(answers: Sequence[Answer]) -> list[str]:

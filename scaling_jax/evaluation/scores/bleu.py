@@ -5,13 +5,13 @@ from pathlib import Path
 
 from scaling_jax.errors import InputError, did_you_mean
 from scaling_jax.evaluation.references import reference_streams
-from scaling_jax.evaluation.score import Answer, ScoreResult, library, score
+from scaling_jax.evaluation.score import Answer, ScoreResult, score
 from scaling_jax.evaluation.scripts import unspaced_language
 
 _TOKENIZERS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
 
 
-@score("bleu", columns=("bleu",), summary="corpus BLEU by sacrebleu, 0 to 100")
+@score("bleu", columns=("bleu",), summary="corpus BLEU by sacrebleu, 0 to 100", package="sacrebleu")
 def bleu(
     answers: Sequence[Answer],
     folder: Path,
@@ -37,19 +37,20 @@ def bleu(
         smooth_method, smooth_value: sacrebleu's, for n-gram orders without a match.
 
     Raises:
-        InputError: an answer without a reference, a tokenizer that sacrebleu does not have or whose own
-            library is missing, or no sacrebleu.
+        InputError: an answer without a reference, or a tokenizer that sacrebleu does not have or whose own
+            package is missing.
     """
+    from sacrebleu.metrics import BLEU
+
     streams = reference_streams(answers, "bleu")
-    metrics = library("sacrebleu.metrics", "bleu")
     tokenize = tokenize or _TOKENIZERS.get(language or _language(answers), "13a")
-    if tokenize not in metrics.BLEU.TOKENIZERS:
-        raise InputError(f"bleu.tokenize = {tokenize!r}{did_you_mean(tokenize, metrics.BLEU.TOKENIZERS)}")
-    if smooth_method not in metrics.BLEU.SMOOTH_DEFAULTS:
-        known = sorted(metrics.BLEU.SMOOTH_DEFAULTS)
+    if tokenize not in BLEU.TOKENIZERS:
+        raise InputError(f"bleu.tokenize = {tokenize!r}{did_you_mean(tokenize, BLEU.TOKENIZERS)}")
+    if smooth_method not in BLEU.SMOOTH_DEFAULTS:
+        known = sorted(BLEU.SMOOTH_DEFAULTS)
         raise InputError(f"bleu.smooth_method = {smooth_method!r}{did_you_mean(smooth_method, known)}")
     try:
-        metric = metrics.BLEU(lowercase, False, tokenize, smooth_method, smooth_value)
+        metric = BLEU(lowercase, False, tokenize, smooth_method, smooth_value)
     except (ImportError, RuntimeError) as error:  # what the tokenizers of Japanese and Korean raise
         what = " ".join(str(error).split())
         raise InputError(f"bleu.tokenize = {tokenize!r}: {what}; or bind bleu.tokenize = 'char'") from error

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from scaling_jax.errors import InputError
 from scaling_jax.evaluation.references import checked_references, reference_count
-from scaling_jax.evaluation.score import Answer, ScoreResult, library, score
+from scaling_jax.evaluation.score import Answer, ScoreResult, score
 
 _INSTALL = (
     "pip install git+https://github.com/google-research/bleurt.git, then download and unpack a checkpoint "
@@ -13,7 +13,13 @@ _INSTALL = (
 )
 
 
-@score("bleurt", columns=("bleurt",), summary="BLEURT, if you have its package and a checkpoint")
+@score(
+    "bleurt",
+    columns=("bleurt",),
+    summary="BLEURT, if you have its package and a checkpoint",
+    package="bleurt",
+    install=_INSTALL,
+)
 def bleurt(
     answers: Sequence[Answer], folder: Path, checkpoint: str = "", batch_size: int = 16
 ) -> ScoreResult:
@@ -28,16 +34,17 @@ def bleurt(
         batch_size: pairs at a time.
 
     Raises:
-        InputError: an answer without a reference, no package, or no checkpoint.
+        InputError: an answer without a reference, or no checkpoint.
     """
+    from bleurt.score import BleurtScorer
+
     references = checked_references(answers, "bleurt")
-    package = library("bleurt.score", "bleurt", _INSTALL)
     if not checkpoint or not Path(checkpoint).is_dir():
         raise InputError(
             f"bleurt.checkpoint = {checkpoint!r}: bind it to the folder of an unpacked checkpoint, such as "
             "BLEURT-20"
         )
-    found = package.BleurtScorer(checkpoint).score(
+    found = BleurtScorer(checkpoint).score(
         references=[text for own in references for text in own],
         candidates=[answer.hypothesis for own, answer in zip(references, answers, strict=True) for _ in own],
         batch_size=batch_size,

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scaling_jax.evaluation.references import reference_streams
-from scaling_jax.evaluation.score import Answer, ScoreResult, library, score
+from scaling_jax.evaluation.score import Answer, ScoreResult, score
 
 
-@score("chrf", columns=("chrf",), summary="corpus chrF2 by sacrebleu, 0 to 100")
+@score("chrf", columns=("chrf",), summary="corpus chrF2 by sacrebleu, 0 to 100", package="sacrebleu")
 def chrf(
     answers: Sequence[Answer],
     folder: Path,
@@ -33,10 +33,11 @@ def chrf(
         eps_smoothing: sacrebleu's, as in chrF++.py, NLTK and Moses.
 
     Raises:
-        InputError: an answer without a reference, or no sacrebleu.
+        InputError: an answer without a reference.
     """
+    from sacrebleu.metrics import CHRF
+
     streams = reference_streams(answers, "chrf")
-    metrics = library("sacrebleu.metrics", "chrf")
-    metric = metrics.CHRF(char_order, word_order, beta, lowercase, whitespace, eps_smoothing)
+    metric = CHRF(char_order, word_order, beta, lowercase, whitespace, eps_smoothing)
     value = metric.corpus_score([answer.hypothesis for answer in answers], streams).score
     return ScoreResult({"chrf": value}, str(metric.get_signature()))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scaling_jax.errors import InputError, did_you_mean
 from scaling_jax.evaluation.references import checked_references, reference_count
-from scaling_jax.evaluation.score import Answer, ScoreResult, library, score
+from scaling_jax.evaluation.score import Answer, ScoreResult, score
 from scaling_jax.evaluation.scripts import share_beyond_ascii, words
 
 _TYPES = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
@@ -21,7 +21,12 @@ class UnicodeTokenizer:
         return words(text)
 
 
-@score("rouge", columns=tuple(_TYPES), summary="ROUGE-1, -2 and -L by rouge-score, mean F1, 0 to 100")
+@score(
+    "rouge",
+    columns=tuple(_TYPES),
+    summary="ROUGE-1, -2 and -L by rouge-score, mean F1, 0 to 100",
+    package="rouge_score",
+)
 def rouge(
     answers: Sequence[Answer], folder: Path, tokenizer: str = "auto", stemmer: bool = False
 ) -> ScoreResult:
@@ -39,20 +44,20 @@ def rouge(
         stemmer: Porter's, of English words; with "rouge_score" alone.
 
     Raises:
-        InputError: an answer without a reference, an unknown tokenizer, a stemmer for other scripts, or no
-            rouge-score.
+        InputError: an answer without a reference, an unknown tokenizer, or a stemmer for other scripts.
     """
+    from rouge_score.rouge_scorer import RougeScorer
+
     references = checked_references(answers, "rouge")
     if tokenizer not in _TOKENIZERS:
         raise InputError(f"rouge.tokenizer = {tokenizer!r}{did_you_mean(tokenizer, _TOKENIZERS)}")
-    scorers = library("rouge_score.rouge_scorer", "rouge")
     lost = share_beyond_ascii(text for own in references for text in own)
     if tokenizer == "auto":
         tokenizer = "unicode" if lost > 0.5 else "rouge_score"
     if stemmer and tokenizer == "unicode":
         raise InputError("rouge.stemmer = True stems English words; with tokenizer 'unicode' leave it False")
     chosen = UnicodeTokenizer() if tokenizer == "unicode" else None
-    scorer = scorers.RougeScorer(list(_TYPES.values()), use_stemmer=stemmer, tokenizer=chosen)
+    scorer = RougeScorer(list(_TYPES.values()), use_stemmer=stemmer, tokenizer=chosen)
     found = [
         scorer.score_multi(own, answer.hypothesis) for own, answer in zip(references, answers, strict=True)
     ]
