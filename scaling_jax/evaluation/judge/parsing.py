@@ -18,18 +18,24 @@ _WIDE = str.maketrans("０１２３４５６７８９：＝／％．（）－～
 _THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 
 _MARK = r"(?:得分|评分|打分|分数|(?<![a-z])(?:score|rating)(?![a-z]))"
+_SPACE = r"[^\S\n]"
 # Between mark and number: quotes, brackets and bold, one sign of "is".
-_DRESS = r"[\s\"'`*_“”‘’「」【\[(<]*"
+_DRESS = r"(?:[^\S\n]|[\"'`*_“”‘’「」【\[(<])*"
 _IS = rf"{_DRESS}(?::|=|是|为|is|of)?{_DRESS}"
 _NUMBER = r"(?<![\d.\-+])(?P<number>\d+(?:\.\d+)?|\.\d+)"
-_SCALE = r"\s*(?:分)?[\s\"'`*_]*(?:(?:/|out\s+of|满分)\s*(?P<of>\d+(?:\.\d+)?)|(?P<percent>%))?"
-# No further digits, no range and no list number ("Score 1: ...") behind.
-_END = r"(?![\d%]|\.\d|,\d|\s*(?:-|–|—|~|到|至|to)\s*\.?\d|\s*:)"
-_MARKED = re.compile(rf"{_MARK}{_IS}{_NUMBER}{_SCALE}{_END}", re.IGNORECASE)
-_LINE = re.compile(
-    rf"^[\s\"'`*_#>\-{{【\[(]*{_MARK}{_IS}{_NUMBER}{_SCALE}{_END}", re.IGNORECASE | re.MULTILINE
+_OUT_OF = rf"(?:/|out{_SPACE}+of|[(,，]?{_SPACE}*满分{_SPACE}*(?:为|是|:)?){_SPACE}*(?P<of>\d+(?:\.\d+)?)"
+_SCALE = rf"{_SPACE}*分?{_DRESS}(?:{_OUT_OF}|(?P<percent>%))?"
+# No further digits, no decimal comma, no range and no list number ("Score 1: ...") behind.
+_END = rf"(?![\d%]|\.\d|,\d|{_SPACE}*(?:[-–—~到至]|to){_SPACE}*\.?\d|{_SPACE}*:)"
+_SCORE = rf"{_IS}{_NUMBER}{_SCALE}{_END}"
+_MARKED = re.compile(rf"{_MARK}{_SCORE}", re.IGNORECASE)
+_LINE = re.compile(rf"^[\s\"'`*_#>\-{{【\[(]*{_MARK}{_SCORE}", re.IGNORECASE | re.MULTILINE)
+_ALONE = re.compile(rf"[\s\"'`*_]*{_NUMBER}{_SCALE}分?[\s\"'`*_。.]*", re.IGNORECASE)
+# A mark with its number alone on the line below; a list may begin there too ("1. ..."), which is no score.
+_BELOW = re.compile(
+    rf"({_MARK}{_IS})\n\s*(?=[*_]*(?:\d+(?:\.\d+)?|\.\d+){_SPACE}*(?:分|/{_SPACE}*\d+|%)?[*_\s]*?$)",
+    re.IGNORECASE | re.MULTILINE,
 )
-_ALONE = re.compile(rf"[\s\"'`*_]*{_NUMBER}{_SCALE}\s*分?[\s\"'`*_。.]*", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +52,7 @@ def parse_score(answer: str) -> Parsed:
 
     Scores at the beginning of a line are taken before others, and have to agree.
     """
-    text = _THOUGHTS.sub(" ", answer).translate(_WIDE)
+    text = _BELOW.sub(r"\1 ", _THOUGHTS.sub(" ", answer).translate(_WIDE))
     alone = _ALONE.fullmatch(text)
     found = [alone] if alone else list(_LINE.finditer(text)) or list(_MARKED.finditer(text))
     if not found:
