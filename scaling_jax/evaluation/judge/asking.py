@@ -55,7 +55,7 @@ def ask_all(prompts: Sequence[str], settings: JudgeSettings, cache: Cache) -> As
 
 async def _ask_missing(missing: dict[str, str], settings: JudgeSettings, cache: Cache, asked: Asked) -> None:
     questions = iter(missing.items())  # shared by the workers: each takes the next
-    in_a_row = answered = 0
+    in_a_row, answered = 0, bool(asked.kept)
     ended: Exception | None = None
 
     async def work(client: Any) -> None:
@@ -65,8 +65,10 @@ async def _ask_missing(missing: dict[str, str], settings: JudgeSettings, cache: 
             asked.outcomes[key] = outcome
             if isinstance(outcome, Reply):
                 cache.write(key, settings, prompt, outcome)
-                answered, in_a_row = answered + 1, 0
+                answered, in_a_row = True, 0
                 continue
+            if outcome.refused and answered:
+                continue  # says something of this question, not of the endpoint
             in_a_row += 1
             if outcome.hopeless or in_a_row >= settings.give_up_after:
                 raise _GivenUp(outcome)

@@ -14,6 +14,7 @@ from scaling_jax.evaluation.judge.settings import JudgeSettings, api_key, shown
 
 # Asking again, or asking for another answer, gives the same: a wrong key, no right, no such model or path.
 _HOPELESS = (401, 403, 404)
+_REFUSED = (400, 413, 422)
 _LONGEST_DETAIL = 200
 
 
@@ -48,11 +49,13 @@ class Failure:
         kind: in few words and without anything that was sent, for messages.
         detail: what the endpoint said, for the transcript.
         hopeless: no other judgement will be given either.
+        refused: the endpoint would not take this question, too long or against its rules.
     """
 
     kind: str
     detail: str = ""
     hopeless: bool = False
+    refused: bool = False
 
 
 def open_client(settings: JudgeSettings) -> Any:
@@ -92,9 +95,9 @@ async def ask(client: Any, settings: JudgeSettings, prompt: str) -> Reply | Fail
     except openai.APIConnectionError as error:
         return Failure(f"no connection to {shown(settings.endpoint)}", _detail(client, str(error.__cause__)))
     except openai.APIStatusError as error:
-        return Failure(
-            f"HTTP {error.status_code}", _detail(client, error.message), error.status_code in _HOPELESS
-        )
+        status = error.status_code
+        detail = _detail(client, error.message)
+        return Failure(f"HTTP {status}", detail, status in _HOPELESS, status in _REFUSED)
     except openai.OpenAIError as error:
         return Failure(f"the client refused ({type(error).__name__})", _detail(client, str(error)))
     seconds = round(time.monotonic() - began, 3)

@@ -20,7 +20,7 @@ _THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _MARK = r"(?:得分|评分|打分|分数|(?<![a-z])(?:score|rating)(?![a-z]))"
 _SPACE = r"[^\S\n]"
 # Between mark and number: quotes, brackets and bold, one sign of "is".
-_DRESS = r"(?:[^\S\n]|[\"'`*_“”‘’「」【\[(<])*"
+_DRESS = r"(?:[^\S\n]|[\"'`*_“”‘’「」【\[(<])*+"
 _IS = rf"{_DRESS}(?::|=|是|为|is|of)?{_DRESS}"
 _NUMBER = r"(?<![\d.\-+])(?P<number>\d+(?:\.\d+)?|\.\d+)"
 _OUT_OF = rf"(?:/|out{_SPACE}+of|[(,，]?{_SPACE}*满分{_SPACE}*(?:为|是|:)?){_SPACE}*(?P<of>\d+(?:\.\d+)?)"
@@ -29,7 +29,7 @@ _SCALE = rf"{_SPACE}*分?{_DRESS}(?:{_OUT_OF}|(?P<percent>%))?"
 _END = rf"(?![\d%]|\.\d|,\d|{_SPACE}*(?:[-–—~到至]|to){_SPACE}*\.?\d|{_SPACE}*:)"
 _SCORE = rf"{_IS}{_NUMBER}{_SCALE}{_END}"
 _MARKED = re.compile(rf"{_MARK}{_SCORE}", re.IGNORECASE)
-_LINE = re.compile(rf"^[\s\"'`*_#>\-{{【\[(]*{_MARK}{_SCORE}", re.IGNORECASE | re.MULTILINE)
+_LINE = re.compile(rf"^(?:{_SPACE}|[\"'`*_#>\-{{【\[(])*+{_MARK}{_SCORE}", re.IGNORECASE | re.MULTILINE)
 _ALONE = re.compile(rf"[\s\"'`*_]*{_NUMBER}{_SCALE}分?[\s\"'`*_。.]*", re.IGNORECASE)
 # A mark with its number alone on the line below; a list may begin there too ("1. ..."), which is no score.
 _BELOW = re.compile(
