@@ -4,13 +4,17 @@
     STORE/vocabulary.model                    (absent for bytes)
     STORE/SPLIT/NNNNN.FEATURE.tokens.npy      all examples of the shard end to end
     STORE/SPLIT/NNNNN.FEATURE.offsets.npy     int64 [examples + 1], where each begins
+    STORE/SPLIT/text.jsonl                    dev and test of pairs: one JSON object for each example
 
 A store is written by `scaling-jax prepare` and needs neither seqio nor TensorFlow to be read.
 Features are `inputs` and `targets` for finetuning, `targets` alone for pretraining windows.
+`text.jsonl` holds the texts as the task gave them, before the vocabulary, which scores need.
 """
 
 import dataclasses
 import functools
+import hashlib
+import json
 import os
 import platform
 import shutil
@@ -30,7 +34,11 @@ TOKENS_PER_SHARD = 1 << 24
 
 @dataclasses.dataclass(frozen=True)
 class VocabularyFile:
-    """A vocabulary as the store records it; `path` is None for bytes."""
+    """A vocabulary as the store records it; `path` is None for bytes.
+
+    `size` counts all ids. The highest `extra_ids` of them stand for no text: pretraining objectives take
+    sentinels from the top, as T5 does, and modes from the bottom.
+    """
 
     kind: str
     size: int
@@ -38,15 +46,24 @@ class VocabularyFile:
     pad_id: int = 0
     eos_id: int = 1
     unk_id: int = 2
+    extra_ids: int = 0
+
+    def sentinel(self, number: Any) -> Any:
+        """Id of sentinel 0, 1, ...; an integer or an array of them."""
+        return self.size - 1 - number
+
+    def mode(self, number: int) -> int:
+        """Id of mode 0, 1, ..."""
+        return self.size - self.extra_ids + number
 
     def sha256(self) -> str:
-        """Identity of the vocabulary: the hash of its file, or of its kind and size.
+        """Identity of the vocabulary: the hash of its file, or its kind and ids; whatever its extra ids are.
 
         Raises:
             InputError: the file cannot be read.
         """
         try:
-            return files.sha256(self.path) if self.path else f"{self.kind}-{self.size}"
+            return files.sha256(self.path) if self.path else f"{self.kind}-{self.size - self.extra_ids}"
         except OSError as error:
             raise InputError(f"cannot read the vocabulary {self.path}: {error.strerror}") from error
 
@@ -59,6 +76,9 @@ class Split:
     tokens: Mapping[str, list[np.ndarray]]
     offsets: Mapping[str, list[np.ndarray]]
     shard_starts: np.ndarray  # int64 [shards + 1], examples before each shard
+    path: Path  # of the store
+    text: Mapping[str, Any] | None = None  # the manifest's entry of text.jsonl
+    groups: Mapping[str, int] = dataclasses.field(default_factory=dict)  # examples of each part, in order
 
     def __len__(self) -> int:
         return int(self.shard_starts[-1])
@@ -89,6 +109,30 @@ class Split:
         """Tokens of all features together in every example: int64 [examples]."""
         return sum(self.lengths(feature) for feature in self.features)
 
+    def texts(self) -> tuple[Mapping[str, str], ...]:
+        """The texts of every example, in order: {"inputs", "targets" and the task's columns: string}.
+
+        They are the texts as the task gave them, whole where tokens were cut.
+
+        Raises:
+            InputError: the store holds none for this split, or the file is not what was written.
+        """
+        if self.text is None:
+            raise InputError(
+                f"{self.path}: split {self.name!r} has no texts; prepare keeps those of dev and test of "
+                "tasks with inputs and targets. If an earlier version made this store, remove the folder and "
+                "prepare it again"
+            )
+        path = self.path / self.text["file"]
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}") from error
+        if hashlib.sha256(content).hexdigest() != self.text["sha256"]:
+            raise InputError(f"{path}: not the bytes that were written: prepare the store again")
+        # Only \n ends a line: str.splitlines would also split at characters such as U+2028.
+        return tuple(json.loads(line) for line in content.decode("utf-8").split("\n")[:-1])
+
 
 @dataclasses.dataclass(frozen=True)
 class TokenStore:
@@ -103,13 +147,22 @@ class TokenStore:
         recorded = self.manifest["vocabulary"]
         path = self.path / recorded["file"] if recorded["file"] else None
         ids = {key: recorded[key] for key in ("pad_id", "eos_id", "unk_id")}
-        return VocabularyFile(recorded["kind"], recorded["size"], path, **ids)
+        extra_ids = recorded.get("extra_ids", 0)  # stores of before there were any say nothing
+        return VocabularyFile(recorded["kind"], recorded["size"], path, **ids, extra_ids=extra_ids)
+
+    @property
+    def references(self) -> str:
+        """What an input is scored against: "one", its own target, or "same_inputs".
+
+        "same_inputs" means all targets of the split that have the same input.
+        """
+        return self.manifest.get("references", "one")
 
     def split(self, name: str) -> Split:
         """Opens one split.
 
         Raises:
-            InputError: no such split, or a shard that is missing or truncated.
+            InputError: no such split, or a file of it that is missing or truncated.
         """
         splits = self.manifest["splits"]
         if name not in splits:
@@ -121,14 +174,18 @@ class TokenStore:
                 tokens.setdefault(feature, []).append(self._array(names["tokens"]))
                 offsets.setdefault(feature, []).append(self._array(names["offsets"]))
         counts = [shard["examples"] for shard in splits[name]["shards"]]
-        return Split(name, tokens, offsets, np.concatenate([[0], np.cumsum(counts)]))
+        text = splits[name].get("text")
+        if text:
+            self._check_size(text)
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        return Split(name, tokens, offsets, starts, self.path, text, splits[name].get("groups", {}))
 
     def manifest_hash(self) -> str:
-        """Hash of the manifest, which itself holds the hash of every shard."""
+        """Hash of the manifest, which itself holds the hash of every other file."""
         return files.sha256(self.path / "manifest.json")
 
     def verify(self) -> None:
-        """Compares the bytes of the vocabulary and of every shard with their recorded hash.
+        """Compares the bytes of the vocabulary, of every shard and of the texts with their recorded hash.
 
         Raises:
             InputError: naming the first file that differs.
@@ -136,21 +193,23 @@ class TokenStore:
         if self.vocabulary.sha256() != self.manifest["vocabulary"]["sha256"]:
             raise InputError(f"{self.vocabulary.path}: not the bytes that were written")
         for split in self.manifest["splits"].values():
-            for shard in split["shards"]:
-                for names in shard["files"].values():
-                    for entry in names.values():
-                        self._array(entry)
-                        if files.sha256(self.path / entry["file"]) != entry["sha256"]:
-                            raise InputError(f"{self.path / entry['file']}: not the bytes that were written")
+            features = [names for shard in split["shards"] for names in shard["files"].values()]
+            entries = [entry for names in features for entry in names.values()]
+            for entry in [*entries, split["text"]] if "text" in split else entries:
+                if files.sha256(self._check_size(entry)) != entry["sha256"]:
+                    raise InputError(f"{self.path / entry['file']}: not the bytes that were written")
 
     def _array(self, entry: Mapping[str, Any]) -> np.ndarray:
+        # A plain view: slicing the memmap class itself costs several microseconds.
+        return np.load(self._check_size(entry), mmap_mode="r", allow_pickle=False).view(np.ndarray)
+
+    def _check_size(self, entry: Mapping[str, Any]) -> Path:
         path = self.path / entry["file"]
         size = path.stat().st_size if path.exists() else None
         if size != entry["bytes"]:
             found = "is missing" if size is None else f"has {size} bytes"
             raise InputError(f"{path} {found}, the manifest says {entry['bytes']}: prepare the store again")
-        # A plain view: slicing the memmap class itself costs several microseconds.
-        return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+        return path
 
 
 def open_store(path: str | os.PathLike) -> TokenStore:
@@ -180,6 +239,9 @@ def write_store(
     facts: Mapping[str, Any],
     seed: int | None,
     settings: Mapping[str, Any],
+    texts: Mapping[str, Iterable[Mapping[str, str]]] | None = None,
+    groups: Mapping[str, Mapping[str, int]] | None = None,
+    scoring: Mapping[str, Any] | None = None,
 ) -> TokenStore:
     """Writes a store whole or not at all.
 
@@ -192,19 +254,25 @@ def write_store(
         facts: what is known of the data, such as its true entropy.
         seed: seed of the data, if it has one.
         settings: what the task was prepared with; written as given.
+        texts: texts of the examples of some splits; each is read after the split's examples.
+        groups: examples of each part of a split that is a concatenation, in order.
+        scoring: what scores go by, written at the top of the manifest: `references` (see
+            `TokenStore.references`), `target_language`, `scores`.
 
     Raises:
         InputError: an empty split, an example longer than its feature's length or with an id
-            outside the vocabulary, or a folder that cannot be written.
+            outside the vocabulary, more or fewer texts than examples, or a folder that cannot be written.
     """
     path = Path(path)
     with files.new_directory(path) as folder:
         if vocabulary.path:
             shutil.copyfile(vocabulary.path, folder / "vocabulary.model")
-        written = {
-            name: _write_split(folder, name, splits[name], feature_lengths, vocabulary.size)
-            for name in splits
-        }
+        written = {}
+        for name in splits:
+            written[name] = _write_split(folder, name, splits[name], feature_lengths, vocabulary.size)
+            written[name]["groups"] = _checked_groups(name, written[name], (groups or {}).get(name, {}))
+            if name in (texts or {}):
+                written[name]["text"] = _write_texts(folder, name, texts[name], written[name]["examples"])
         manifest = {
             "format": FORMAT,
             "task": task,
@@ -217,9 +285,12 @@ def write_store(
                 "pad_id": vocabulary.pad_id,
                 "eos_id": vocabulary.eos_id,
                 "unk_id": vocabulary.unk_id,
+                "extra_ids": vocabulary.extra_ids,
             },
             "feature_lengths": dict(feature_lengths),
             "splits": written,
+            "references": "one",
+            **(scoring or {}),
             "facts": dict(facts),
             "settings": dict(settings),
             "versions": {
@@ -230,6 +301,15 @@ def write_store(
         }
         files.write_json(folder / "manifest.json", manifest)
     return open_store(path)
+
+
+def _checked_groups(split: str, written: Mapping[str, Any], groups: Mapping[str, int]) -> dict[str, int]:
+    if groups and sum(groups.values()) != written["examples"]:
+        raise InputError(
+            f"split {split!r} has {written['examples']} examples, its parts {sum(groups.values())}: "
+            "its files have changed while they were read"
+        )
+    return dict(groups)
 
 
 def _write_split(
@@ -263,6 +343,25 @@ def _write_split(
     if not shards:
         raise InputError(f"split {name!r} is empty")
     return {"examples": sum(shard["examples"] for shard in shards), "tokens": totals, "shards": shards}
+
+
+def _write_texts(
+    folder: Path, split: str, rows: Iterable[Mapping[str, str]], examples: int
+) -> dict[str, Any]:
+    relative, count = f"{split}/text.jsonl", 0
+    try:
+        with open(folder / relative, "wb") as file:
+            for row in rows:
+                file.write(json.dumps(dict(row), ensure_ascii=False).encode("utf-8") + b"\n")
+                count += 1
+    except UnicodeEncodeError as error:
+        raise InputError(f"split {split!r}, example {count}: not Unicode text ({error.reason})") from error
+    except OSError as error:
+        raise InputError(f"cannot write {relative} of the store: {error.strerror or error}") from error
+    if count != examples:
+        raise InputError(f"split {split!r}: {count} texts for {examples} examples")
+    size = (folder / relative).stat().st_size
+    return {"file": relative, "bytes": size, "sha256": files.sha256(folder / relative)}
 
 
 def _write_shard(

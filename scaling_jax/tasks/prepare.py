@@ -10,93 +10,41 @@
     finetune/task_store.feature_lengths = {'inputs': 32, 'targets': 32}
 
 Everything that can be checked without TensorFlow is checked before it is imported, and it is not
-imported at all when the stores are there already.
+imported at all when the stores are there already. One call at a time works in an output folder; a
+store appears there whole, by one renaming, and what a call that was killed left is removed.
 """
 
-import dataclasses
+import contextlib
+import fcntl
 import itertools
 import json
+import os
+import re
+import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gin
-import numpy as np
 
-from scaling_jax.data.store import VocabularyFile, open_store, write_store
+from scaling_jax.data.store import VocabularyFile, open_store
 from scaling_jax.errors import InputError, did_you_mean
-from scaling_jax.tasks import registry
-from scaling_jax.tasks.registry import DOCUMENTS, TextSource, TextTask
+from scaling_jax.tasks import assembly, beam
+from scaling_jax.tasks.encoded import Encoded, text_blocks
+from scaling_jax.tasks.registry import PAIRS
+from scaling_jax.tasks.store_request import StoreRequest
 from scaling_jax.tasks.vocabularies import Vocabulary, sentencepiece
 
-if TYPE_CHECKING:
-    from scaling_jax.tasks.seqio_tasks import Ragged
 
-_SECONDS_BETWEEN_LINES = 5.0
-
-
-@dataclasses.dataclass(frozen=True)
-class StoreRequest:
-    """One store to be made: its sub-folder, its task and text, and the shape of its examples.
-
-    `feature_lengths` are the greatest lengths in tokens. Pretraining text has `window` set instead:
-    all documents end to end, each followed by EOS, cut into windows of exactly that many tokens.
-    """
-
-    name: str
-    task: TextTask
-    source: TextSource
-    feature_lengths: Mapping[str, int]
-    window: int | None
-
-
-@gin.configurable(module="tasks")
-def task_store(
-    name: str | None = None,
-    task: str | None = None,
-    window: int | None = None,
-    feature_lengths: Mapping[str, int] | None = None,
-) -> StoreRequest:
-    """One store of `prepare.stores`; give each its own gin scope.
-
-    Args:
-        name: sub-folder of the output folder; the task's name where None.
-        task: registered task.
-        window: tokens of a pretraining window.
-        feature_lengths: for tasks with inputs and targets, the greatest length of each in tokens;
-            longer ones are cut (targets still end in EOS) and counted.
-
-    Raises:
-        InputError: no such task, or lengths that do not fit its features.
-    """
-    scope = f"{gin.current_scope_str()}/" if gin.current_scope_str() else ""
-    if not task:
-        raise InputError(f"{scope}task_store.task is not set; tasks: {', '.join(registry.all_tasks())}")
-    found = registry.find(task)
-    if found.features == DOCUMENTS:
-        if not isinstance(window, int) or window < 2 or feature_lengths:
-            raise InputError(
-                f"{scope}task_store: {task} is pretraining text, bind window (2 tokens or more) alone"
-            )
-        lengths = {"targets": window}
-    else:
-        lengths = dict(feature_lengths or {})
-        if window or set(lengths) != set(found.features) or min(lengths.values()) < 2:
-            wanted = {feature: 128 for feature in found.features}
-            raise InputError(
-                f"{scope}task_store: {task} needs feature_lengths such as {wanted}, and no window"
-            )
-    return StoreRequest(name or task, found, found.call(), lengths, window)
-
-
-@gin.configurable(module="tasks", denylist=("out", "say"))
+@gin.configurable(module="tasks", denylist=("out", "say", "runner", "runner_options"))
 def prepare(
     out: Path,
     say: Callable[[str], None] = print,
     stores: Sequence[StoreRequest] = (),
     vocabulary: Vocabulary | None = None,
+    runner: str | None = None,
+    runner_options: Sequence[str] = (),
 ) -> dict[str, Path]:
     """Makes every store that is not there yet.
 
@@ -105,12 +53,16 @@ def prepare(
         say: gets a line for the screen.
         stores: gin binding `prepare.stores`.
         vocabulary: gin binding `prepare.vocabulary`; a SentencePiece vocabulary of 512 where None.
+        runner: a runner of Apache Beam that tokenises, such as "DirectRunner"; this process where None.
+            The stores are the same, byte for byte.
+        runner_options: Beam's pipeline options, such as "--direct_num_workers=4".
 
     Returns:
         The folder of each store by its name.
 
     Raises:
-        InputError: text that cannot be read or used, or a store there that was made with other settings.
+        InputError: text that cannot be read or used, a store there that was made with other settings,
+            or another call that is at work in `out`.
     """
     if not stores:
         raise InputError("prepare.stores is not set: bind it to a list such as [@finetune/task_store()]")
@@ -124,14 +76,20 @@ def prepare(
     learned_from = _learned_from(vocabulary, stores)
     settings = {request.name: _settings(request, vocabulary, learned_from) for request in stores}
     paths = {request.name: Path(out) / request.name for request in stores}
-    missing = [
-        request for request in stores if not _up_to_date(paths[request.name], settings[request.name], say)
-    ]
+    missing = []
+    for request in stores:
+        if _up_to_date(request, paths[request.name], settings[request.name], say):
+            beam.remove_blocks(paths[request.name])
+        else:
+            missing.append(request)
     if not missing:
         return paths
+    if runner:
+        beam.check(runner, runner_options)
     for note in itertools.chain.from_iterable(request.source.notes for request in missing):
         say(note)
-    with tempfile.TemporaryDirectory() as folder:
+    with _alone_in(Path(out)), tempfile.TemporaryDirectory() as folder:
+        _remove_leftovers(Path(out), names)
         there = [paths[name] for name in names if (paths[name] / "manifest.json").exists()]
         if there:
             # What an interrupted prepare left holds the vocabulary that these settings gave.
@@ -139,10 +97,63 @@ def prepare(
         else:
             say(f"making the vocabulary ({vocabulary.settings['kind']})")
             file = vocabulary.make(_lines(learned_from), Path(folder))
-        say(f"vocabulary: {file.kind}, {file.size} pieces; loading seqio and TensorFlow")
+        say(f"vocabulary: {file.kind}, {file.size} pieces; loading {runner or 'seqio and TensorFlow'}")
         for request in missing:
-            _make_store(request, paths[request.name], file, settings[request.name], say)
+            path, wanted = paths[request.name], settings[request.name]
+            if runner:
+                encoding = beam.encoding(request, file, path, wanted, runner, runner_options, say)
+            else:
+                encoding = _in_process(request, file)
+            with encoding as encoded:
+                store = assembly.assemble(request, path, file, wanted, encoded, say)
+            beam.remove_blocks(path)
+            for line in assembly.summary(path, store.manifest):
+                say(line)
     return paths
+
+
+@contextlib.contextmanager
+def _in_process(
+    request: StoreRequest, vocabulary: VocabularyFile
+) -> Iterator[Callable[[str], Iterator[Encoded]]]:
+    from scaling_jax.tasks import seqio_tasks
+
+    seqio_tasks.register(request.task, request.source, vocabulary)
+    encode = seqio_tasks.encoder(request.task.features, request.task.ends, vocabulary)
+    yield lambda split: (Encoded(texts, encode(texts)) for texts in text_blocks(request, split))
+
+
+@contextlib.contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Holds a lock on the folder, which the kernel releases when the process dies.
+
+    Raises:
+        InputError: the folder cannot be made, or another process holds the lock.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(out, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"cannot make {out}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise InputError(f"{out}: another prepare is at work there; wait for it, or end it") from error
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_leftovers(out: Path, names: Sequence[str]) -> None:
+    """Removes the unfinished folders of calls that were killed (`files.new_directory` names them)."""
+    unfinished = re.compile(rf"\.({'|'.join(map(re.escape, names))})\.[a-z0-9_]{{8}}")
+    for path in list(out.iterdir()):
+        if unfinished.fullmatch(path.name) and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _learned_from(vocabulary: Vocabulary, stores: Sequence[StoreRequest]) -> list[StoreRequest]:
@@ -150,7 +161,16 @@ def _learned_from(vocabulary: Vocabulary, stores: Sequence[StoreRequest]) -> lis
     for name in vocabulary.text or ():
         if name not in names:
             raise InputError(f"sentencepiece.text: no store {name!r}{did_you_mean(name, names)}")
-    return [request for request in stores if vocabulary.text is None or request.name in vocabulary.text]
+    trained = [request for request in stores if "train" in request.source.splits]
+    without = sorted({*(vocabulary.text or ())} - {request.name for request in trained})
+    if without:
+        raise InputError(f"sentencepiece.text: store {without[0]!r} has no train split to learn from")
+    if vocabulary.text is None and not trained:
+        raise InputError(
+            "prepare.vocabulary learns from train splits, and none of the stores has one: add a store that "
+            "has, or bind prepare.vocabulary = @sentencepiece_model(), the model that it is scored with"
+        )
+    return [request for request in trained if vocabulary.text is None or request.name in vocabulary.text]
 
 
 def _settings(
@@ -167,16 +187,26 @@ def _settings(
     return json.loads(json.dumps(settings, default=list))  # as it will be read back: tuples are lists
 
 
-def _up_to_date(path: Path, settings: Mapping[str, Any], say: Callable[[str], None]) -> bool:
+def _up_to_date(
+    request: StoreRequest, path: Path, settings: Mapping[str, Any], say: Callable[[str], None]
+) -> bool:
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return False
-    there = open_store(path).manifest["settings"]
-    if there != settings:
+    manifest = open_store(path).manifest
+    if manifest["settings"] != settings:
         raise InputError(
-            f"{path} was prepared with other settings ({_first_difference(there, settings)}): "
+            f"{path} was prepared with other settings "
+            f"({_first_difference(manifest['settings'], settings)}): "
             "give another --out, or remove that folder"
         )
-    say(f"{path}: up to date")
+    held_out = [split for name, split in manifest["splits"].items() if name != "train"]
+    if request.task.features == PAIRS and not all("text" in split for split in held_out):
+        say(
+            f"{path}: up to date, but an earlier version made it without the texts that scores need; "
+            "remove the folder to have it made again"
+        )
+    else:
+        say(f"{path}: up to date")
     return True
 
 
@@ -199,117 +229,3 @@ def _lines(requests: Sequence[StoreRequest]) -> Iterator[str]:
                 continue
             for texts in block.values():
                 yield from texts
-
-
-def _make_store(
-    request: StoreRequest, path: Path, vocabulary: VocabularyFile, settings: dict, say: Callable[[str], None]
-) -> None:
-    from scaling_jax.tasks import seqio_tasks
-
-    registered = seqio_tasks.register(request.task, request.source, vocabulary)
-    facts: dict[str, Any] = {}
-    truncated: dict[str, dict[str, int]] = {}
-    tokens: dict[str, int] = {}
-
-    def examples(split: str) -> Iterator[Mapping[str, np.ndarray]]:
-        truncated[split], tokens[split] = dict.fromkeys(request.feature_lengths, 0), 0
-        blocks = _with_progress(seqio_tasks.blocks(registered, split), f"{request.name} {split}", say)
-        if request.window:
-            yield from _windows(blocks, request.window, f"{request.name}: split {split!r}")
-        else:
-            for example in _pairs(blocks, request, vocabulary.eos_id, truncated[split]):
-                tokens[split] += len(example["targets"])
-                yield example
-        if list(request.source.splits)[-1] == split:
-            facts.update(_facts(request, tokens, truncated))
-
-    store = write_store(
-        path,
-        task=request.task.versioned_name,
-        vocabulary=vocabulary,
-        feature_lengths=request.feature_lengths,
-        splits={split: examples(split) for split in request.source.splits},
-        facts=facts,  # filled while the splits are read; written after them
-        seed=request.source.seed,
-        settings=settings,
-    )
-    for line in _summary(path, store.manifest):
-        say(line)
-
-
-def _windows(
-    blocks: Iterator[Mapping[str, "Ragged"]], window: int, name: str
-) -> Iterator[Mapping[str, np.ndarray]]:
-    """Cuts the stream of documents; what is left at its end, less than a window, is dropped."""
-    rest = np.zeros(0, np.int32)
-    cut = 0
-    for block in blocks:
-        stream = np.concatenate([rest, block["targets"].tokens])
-        whole = len(stream) // window * window
-        for row in stream[:whole].reshape(-1, window):
-            yield {"targets": row}
-        rest = stream[whole:]
-        cut += whole
-    if not cut:
-        raise InputError(
-            f"{name} has {len(rest)} tokens, less than one window of {window}: give it more text"
-        )
-
-
-def _pairs(
-    blocks: Iterator[Mapping[str, "Ragged"]], request: StoreRequest, eos_id: int, truncated: dict[str, int]
-) -> Iterator[Mapping[str, np.ndarray]]:
-    """Examples cut to their feature lengths as seqio cuts them: what ends in EOS still does."""
-    features = tuple(request.feature_lengths)
-    for block in blocks:
-        offsets = {feature: block[feature].offsets.tolist() for feature in features}
-        for row in range(len(block[features[0]])):
-            example = {}
-            for feature, limit in request.feature_lengths.items():
-                begin, end = offsets[feature][row : row + 2]
-                ids = block[feature].tokens[begin:end]
-                if len(ids) > limit:
-                    truncated[feature] += 1
-                    ids = ids[:limit].copy()
-                    if feature in request.task.ends:
-                        ids[-1] = eos_id
-                example[feature] = ids
-            yield example
-
-
-def _facts(
-    request: StoreRequest, tokens: Mapping[str, int], truncated: Mapping[str, Mapping[str, int]]
-) -> dict[str, Any]:
-    if request.window:
-        return {}
-    cut = {split: dict(counts) for split, counts in truncated.items()}
-    # What is known of whole examples is not known of cut ones.
-    whole = {split: count for split, count in tokens.items() if not sum(cut[split].values())}
-    return {"truncated_examples": cut, **request.source.facts(whole)}
-
-
-def _with_progress(blocks: Iterator, name: str, say: Callable[[str], None]) -> Iterator:
-    """Passes the blocks on and says how far it is every few seconds."""
-    last, examples = time.monotonic(), 0
-    for block in blocks:
-        yield block
-        examples += len(next(iter(block.values())))
-        if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
-            last = time.monotonic()
-            say(f"  {name}: {examples:,} read so far")
-
-
-def _summary(path: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{path}: {manifest['task']}"
-    for split, entry in manifest["splits"].items():
-        tokens = ", ".join(f"{count:,} tokens of {feature}" for feature, count in entry["tokens"].items())
-        yield f"  {split}: {entry['examples']:,} examples, {tokens}"
-    for split, counts in manifest["facts"].get("truncated_examples", {}).items():
-        for feature, count in counts.items():
-            if count:
-                limit = manifest["feature_lengths"][feature]
-                yield f"  {split}: {count:,} {feature} were longer than {limit} tokens and are cut"
-    entropy = manifest["facts"].get("entropy_per_target_token", {})
-    if entropy:
-        values = ", ".join(f"{split} {value:.4f}" for split, value in entropy.items())
-        yield f"  true entropy given the source, nats per target token: {values}"

@@ -12,7 +12,6 @@ a task's file imports seqio or TensorFlow: `seqio_tasks` makes a seqio task of t
 asks for it.
 """
 
-import contextlib
 import dataclasses
 import functools
 import importlib
@@ -23,14 +22,16 @@ from typing import Any
 
 import gin
 
-from scaling_jax import tasks
+from scaling_jax import configuration, tasks
 from scaling_jax.errors import InputError, did_you_mean
 
 PAIRS = ("inputs", "targets")
 DOCUMENTS = ("targets",)
 
-# Text in blocks of examples: {feature: strings}. Blocks, because a call per example costs more than the rest.
+# Text in blocks of examples: {feature or column: strings}. Blocks, because a call per example costs more
+# than the rest.
 Blocks = Iterator[Mapping[str, list[str]]]
+ONE, SAME_INPUTS = "one", "same_inputs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +39,19 @@ class TextSource:
     """Text of a task.
 
     Attributes:
-        splits: for `train`, `dev` and `test`, a function that reads the split from its beginning.
+        splits: for `train`, `dev` and `test`, or those of them that there are, a function that reads the
+            split from its beginning, the same way every time.
         facts: gets the target tokens of each split, returns what is known of the data (such as its
             entropy per token) for the store's manifest.
         seed: seed of the data, if it has one.
         identity: what the text depends on beyond the task's own parameters (hashes of files, settings
             of a language), so that a store is not taken for up to date when it is not.
         notes: lines worth telling the user.
+        target_language: ISO 639-1 code of the targets, where they are of one language; BLEU chooses its
+            tokenizer by it.
+        examples: how many examples a split has, where it is known before they are read.
+        groups: examples of each part of a split that is a concatenation, such as its languages:
+            {split: {part: examples}}, in order. Nested subsets keep the shares of the parts.
     """
 
     splits: Mapping[str, Callable[[], Blocks]]
@@ -52,11 +59,40 @@ class TextSource:
     seed: int | None = None
     identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    target_language: str | None = None
+    examples: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    groups: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """What a task reads, in words: for `prepare --show`, the docs and messages about data not found.
+
+    Attributes:
+        source: who published it (authors and year), with the address of the paper or the page.
+        get: how to get it: a command, or an address and what to do with it.
+        splits: what is train, dev and test.
+        prompt: what the inputs look like, and the targets where they are not plain text.
+    """
+
+    source: str
+    get: str
+    splits: str
+    prompt: str = ""
+
+
+# Of tasks over the user's own files.
+OWN_FILES = DataSet("your own files", "bind your files to its settings", "as given, or cut out of train")
+# Of the lab, which makes its text up.
+THE_LAB = DataSet("made up by the lab (docs/tasks.md)", "nothing to get", "independent draws of one language")
 
 
 @dataclasses.dataclass(frozen=True)
 class TextTask:
-    """A registered task; `call()` returns its `TextSource` under the gin bindings in force."""
+    """A registered task; `call()` returns its `TextSource` under the gin bindings in force.
+
+    `scores` names the scores that the task is evaluated by where an evaluation names none.
+    """
 
     name: str
     version: int
@@ -64,6 +100,10 @@ class TextTask:
     summary: str
     ends: tuple[str, ...]
     call: Callable[..., TextSource]
+    data: DataSet = OWN_FILES
+    scores: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    references: str = ONE
 
     @property
     def versioned_name(self) -> str:
@@ -75,7 +115,15 @@ _TASKS: dict[str, TextTask] = {}
 
 
 def text_task(
-    *, version: int, features: tuple[str, ...], summary: str, ends: tuple[str, ...] = ()
+    *,
+    version: int,
+    features: tuple[str, ...],
+    summary: str,
+    ends: tuple[str, ...] = (),
+    columns: tuple[str, ...] = (),
+    references: str = ONE,
+    data: DataSet = OWN_FILES,
+    scores: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., TextSource]], Callable[..., TextSource]]:
     """Registers a task's function under its own name.
 
@@ -84,10 +132,18 @@ def text_task(
         features: `PAIRS` for finetuning tasks, `DOCUMENTS` for pretraining text.
         summary: one line.
         ends: features whose sequences end in EOS; all of them where empty.
+        columns: further strings of each example, which are not tokenised but kept beside dev and test
+            texts (the class of an instruction, say).
+        references: "one", each example's target is what its input is scored against, or "same_inputs",
+            all targets of a split that have the same input are.
+        data: what it reads, in words.
+        scores: names of the scores that suit it.
 
     Raises:
-        InputError: another file has registered a task of that name.
+        InputError: another file has registered a task of that name; no such `references`.
     """
+    if references not in (ONE, SAME_INPUTS):
+        raise InputError(f"text_task: references = {references!r}: must be {ONE!r} or {SAME_INPUTS!r}")
 
     def register(function: Callable[..., TextSource]) -> Callable[..., TextSource]:
         @functools.wraps(function)
@@ -103,23 +159,14 @@ def text_task(
                 f"{function.__module__} registers a task {name!r}, which {_TASKS[name].call.__module__} has: "
                 "give yours another name"
             )
-        with _registering():
+        with configuration.registering():
             call = gin.configurable(name, module=function.__module__)(checked)
-        _TASKS[name] = TextTask(name, version, features, summary, ends or features, call)
+        _TASKS[name] = TextTask(
+            name, version, features, summary, ends or features, call, data, scores, tuple(columns), references
+        )
         return call
 
     return register
-
-
-@contextlib.contextmanager
-def _registering() -> Iterator[None]:
-    """Lets a file register after a gin file was parsed, and register again (in a notebook, say)."""
-    with gin.unlock_config():
-        gin.enter_interactive_mode()
-        try:
-            yield
-        finally:
-            gin.exit_interactive_mode()
 
 
 def load_all() -> None:

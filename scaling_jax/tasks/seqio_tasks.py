@@ -5,17 +5,20 @@ half a gigabyte.
 """
 
 import contextlib
-import dataclasses
 import functools
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from scaling_jax.data.store import VocabularyFile
 from scaling_jax.errors import InputError
+from scaling_jax.tasks import registry, vocabularies
+from scaling_jax.tasks.encoded import Ragged, Texts
 from scaling_jax.tasks.registry import Blocks, TextSource, TextTask
 
 
@@ -57,67 +60,83 @@ except ImportError as error:
 _BATCH = 4096
 
 
-@dataclasses.dataclass(frozen=True)
-class Ragged:
-    """A block of token sequences: `tokens` end to end, sequence i in `offsets[i]` to `offsets[i + 1]`."""
-
-    tokens: np.ndarray
-    offsets: np.ndarray
-
-    def __len__(self) -> int:
-        """Number of sequences."""
-        return len(self.offsets) - 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Registered:
-    """A seqio task made of a text source; `errors` collects what its readers raise inside TensorFlow."""
-
-    task: seqio.Task
-    errors: list[InputError]
-
-
-def register(task: TextTask, source: TextSource, vocabulary: VocabularyFile) -> Registered:
+def register(task: TextTask, source: TextSource, vocabulary: VocabularyFile) -> seqio.Task:
     """Puts the task under its versioned name into seqio's registry, in place of one of that name."""
-    pieces = _seqio_vocabulary(vocabulary)
-    features = {
-        feature: seqio.Feature(vocabulary=pieces, add_eos=feature in task.ends, required=True)
-        for feature in task.features
-    }
-    errors: list[InputError] = []
-    dataset = _dataset_function(source, task.features, errors)
+
+    def dataset(split: str, shuffle_files: bool = False) -> tf.data.Dataset:
+        return _examples(source.splits[split], task.features)
+
     seqio.TaskRegistry.remove(task.versioned_name)
-    seqio_task = seqio.TaskRegistry.add(
-        task.versioned_name,
-        source=seqio.FunctionDataSource(dataset, splits=tuple(source.splits)),
-        preprocessors=[
+    data = seqio.FunctionDataSource(dataset, splits=tuple(source.splits))
+    return seqio.TaskRegistry.add(task.versioned_name, **_task(task.features, task.ends, vocabulary, data))
+
+
+def add(name: str, model: str | None = None, **settings: Any) -> seqio.Task:
+    """Puts a registered task into seqio's registry, to be named from T5X's side, say.
+
+    Args:
+        name: of the task; in seqio it goes by its versioned name (`wmt14_en_de_v1`).
+        model: SentencePiece model of the vocabulary; None for bytes.
+        **settings: of the task, such as `folder`, in place of those bound in gin.
+
+    Raises:
+        InputError: no such task or file, or whatever the task raises.
+    """
+    made = vocabularies.sentencepiece_model(model) if model else vocabularies.byte_vocabulary()
+    task = registry.find(name)
+    return register(task, task.call(**settings), made.make(iter(()), Path()))
+
+
+def encoder(
+    features: tuple[str, ...], ends: tuple[str, ...], vocabulary: VocabularyFile
+) -> Callable[[Texts], dict[str, Ragged]]:
+    """A function from a block of texts to token ids, in order and not trimmed.
+
+    It runs the same seqio task as `register` makes, over one block at a time: what becomes of an
+    example does not depend on the block that it is in. One thread may use it at a time.
+    """
+    block: dict[str, list[str]] = {}
+
+    def dataset(split: str, shuffle_files: bool = False) -> tf.data.Dataset:
+        return _examples(lambda: iter([block]), features)
+
+    data = seqio.FunctionDataSource(dataset, splits=("block",))
+    task = seqio.Task("block", **_task(features, ends, vocabulary, data))
+    # Made once: a new iterator over it reads the block of the moment, and nothing is traced again.
+    batches = task.get_dataset(
+        sequence_length=None, split="block", shuffle=False, try_in_mem_cache=False
+    ).ragged_batch(_BATCH)
+
+    def encode(texts: Texts) -> dict[str, Ragged]:
+        block.update(texts)
+        read = list(batches)
+        return {feature: _joined([batch[feature] for batch in read]) for feature in features}
+
+    return encode
+
+
+def _joined(parts: Sequence[tf.RaggedTensor]) -> Ragged:
+    lengths = [part.row_lengths().numpy() for part in parts]
+    offsets = np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
+    return Ragged(np.concatenate([np.zeros(0, np.int32), *(part.values.numpy() for part in parts)]), offsets)
+
+
+def _task(
+    features: tuple[str, ...], ends: tuple[str, ...], vocabulary: VocabularyFile, data: seqio.DataSource
+) -> dict[str, Any]:
+    """What a seqio task is made of, but for its name."""
+    pieces = _seqio_vocabulary(vocabulary)
+    return {
+        "source": data,
+        "preprocessors": [
             functools.partial(seqio.preprocessors.tokenize, copy_pretokenized=False),
             seqio.preprocessors.append_eos_after_trim,
         ],
-        output_features=features,
-    )
-    return Registered(seqio_task, errors)
-
-
-def blocks(registered: Registered, split: str) -> Iterator[Mapping[str, Ragged]]:
-    """The split's examples in their order, not trimmed, a few thousand at a time.
-
-    Raises:
-        InputError: what the text's reader raised.
-    """
-    task = registered.task
-    dataset = task.get_dataset(sequence_length=None, split=split, shuffle=False, try_in_mem_cache=False)
-    try:
-        for batch in dataset.ragged_batch(_BATCH):
-            yield {name: _ragged(batch[name]) for name in task.output_features}
-    except tf.errors.OpError as error:
-        if registered.errors:
-            raise registered.errors[0] from error
-        raise
-
-
-def _ragged(sequences: tf.RaggedTensor) -> Ragged:
-    return Ragged(sequences.values.numpy(), sequences.row_splits.numpy())
+        "output_features": {
+            feature: seqio.Feature(vocabulary=pieces, add_eos=feature in ends, required=True)
+            for feature in features
+        },
+    }
 
 
 def _seqio_vocabulary(vocabulary: VocabularyFile) -> seqio.Vocabulary:
@@ -126,20 +145,11 @@ def _seqio_vocabulary(vocabulary: VocabularyFile) -> seqio.Vocabulary:
     return seqio.SentencePieceVocabulary(str(vocabulary.path), extra_ids=0)
 
 
-def _dataset_function(
-    source: TextSource, features: tuple[str, ...], errors: list[InputError]
-) -> Callable[[str, bool], tf.data.Dataset]:
+def _examples(read: Callable[[], Blocks], features: tuple[str, ...]) -> tf.data.Dataset:
     signature = {feature: tf.TensorSpec([None], tf.string) for feature in features}
 
-    def dataset(split: str, shuffle_files: bool = False) -> tf.data.Dataset:
-        def generate() -> Blocks:
-            try:
-                for block in source.splits[split]():
-                    yield {feature: tf.constant(block[feature], tf.string) for feature in features}
-            except InputError as error:
-                errors.append(error)  # TensorFlow keeps only its text
-                raise
+    def generate() -> Blocks:
+        for block in read():
+            yield {feature: tf.constant(block[feature], tf.string) for feature in features}
 
-        return tf.data.Dataset.from_generator(generate, output_signature=signature).unbatch()
-
-    return dataset
+    return tf.data.Dataset.from_generator(generate, output_signature=signature).unbatch()

@@ -1,5 +1,7 @@
 """What is written into a token store is what comes back, and a broken store says so."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -166,3 +168,74 @@ def test_opening_what_is_no_store(tmp_path):
     store = write(tmp_path / "store")
     with pytest.raises(InputError, match="no split 'trian'; did you mean 'train'"):
         store.split("trian")
+
+
+TEXTS = [
+    {"inputs": "name[A]", "targets": "A, a \u2028 place.\n", "class": "x"},
+    {"inputs": "name[A]", "targets": "\u4f60\u597d \U0001f600", "class": ""},
+]
+
+
+def with_texts(path, rows=TEXTS):
+    scoring = {"references": "same_inputs", "scores": ["bleu"], "target_language": "zh"}
+    splits = {"train": pairs(4), "dev": pairs(2, 1)}
+    groups = {"train": {"de": 1, "es": 3}}
+    return write(path, splits, texts={"dev": rows}, groups=groups, scoring=scoring)
+
+
+def test_texts_come_back_as_they_were_given(tmp_path):
+    store = with_texts(tmp_path / "store")
+    assert open_store(store.path).split("dev").texts() == tuple(TEXTS)
+    assert store.references == "same_inputs"
+    assert store.manifest["scores"] == ["bleu"] and store.manifest["target_language"] == "zh"
+    assert store.manifest["splits"]["train"]["groups"] == {"de": 1, "es": 3}
+    lines = (store.path / "dev/text.jsonl").read_bytes().split(b"\n")
+    assert json.loads(lines[1]) == TEXTS[1] and lines[2] == b"" and len(lines) == 3
+    store.verify()
+    with pytest.raises(InputError, match="split 'train' has no texts"):
+        store.split("train").texts()
+
+
+@pytest.mark.parametrize("rows", [TEXTS[:1], TEXTS + TEXTS[:1]])
+def test_as_many_texts_as_examples(tmp_path, rows):
+    with pytest.raises(InputError, match=rf"split 'dev': {len(rows)} texts for 2 examples"):
+        with_texts(tmp_path / "store", rows)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_a_character_is_refused_by_split_and_example(tmp_path):
+    with pytest.raises(InputError, match="split 'dev', example 1: not Unicode text"):
+        with_texts(tmp_path / "store", [TEXTS[0], {"inputs": "a", "targets": "\ud83d"}])
+
+
+def test_changed_texts_are_noticed(tmp_path):
+    store = with_texts(tmp_path / "store")
+    path = tmp_path / "store/dev/text.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"place", b"plate"))
+    for check in (store.split("dev").texts, store.verify):
+        with pytest.raises(InputError, match="dev/text.jsonl: not the bytes that were written"):
+            check()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(InputError, match=rf"text.jsonl has {len(whole) - 1} bytes, the manifest says"):
+        store.split("dev")
+    path.unlink()
+    with pytest.raises(InputError, match="text.jsonl is missing"):
+        store.split("dev")
+
+
+def test_a_store_of_before_texts_were_kept_still_opens(tmp_path):
+    store = with_texts(tmp_path / "store")
+    manifest = json.loads((store.path / "manifest.json").read_text())
+    for name in ("references", "scores", "target_language"):
+        del manifest[name]
+    for split in manifest["splits"].values():
+        split.pop("text", None)
+        del split["groups"]
+    files.write_json(store.path / "manifest.json", manifest)
+    (store.path / "dev/text.jsonl").unlink()
+    old = open_store(store.path)
+    old.verify()
+    assert len(old.split("dev")) == 2 and old.references == "one"
+    with pytest.raises(InputError, match="remove the folder and prepare it again"):
+        old.split("dev").texts()

@@ -1,6 +1,8 @@
 """Stores against the seqio tasks that they are made of."""
 
+import fcntl
 import filecmp
+import json
 import os
 import shutil
 import subprocess
@@ -119,6 +121,36 @@ def test_facts_are_the_entropy_over_the_tokens(tmp_path, seqio_tasks):
     assert store.manifest["seed"] == 0
 
 
+def test_dev_and_test_texts_are_kept_as_the_task_gave_them(made):
+    store = made[0]["finetune"]
+    source = registry.find("lab_translation").call(examples={"train": 500, "dev": 60, "test": 70})
+    for split, size in {"dev": 60, "test": 70}.items():
+        (block,) = source.splits[split]()
+        texts = store.split(split).texts()
+        assert len(texts) == size and texts == tuple(
+            {"inputs": left, "targets": right}
+            for left, right in zip(block["inputs"], block["targets"], strict=True)
+        )
+    assert "text" not in store.manifest["splits"]["train"]
+    assert "text" not in made[0]["pretrain"].manifest["splits"]["dev"]
+
+
+def test_a_store_without_texts_is_up_to_date_and_says_what_it_lacks(made, tmp_path):
+    shutil.copytree(made[2], tmp_path / "old")
+    path = tmp_path / "old/finetune/manifest.json"
+    manifest = json.loads(path.read_text())
+    for name in ("references", "scores", "target_language"):
+        del manifest[name]
+    for split in manifest["splits"].values():
+        split.pop("text", None)
+    path.write_text(json.dumps(manifest))
+    before = path.read_bytes()
+    _, lines = _prepare(tmp_path / "old", SMALL)
+    assert lines[0].endswith("pretrain: up to date")
+    assert "finetune: up to date, but an earlier version made it without the texts" in lines[1]
+    assert path.read_bytes() == before
+
+
 def test_cut_examples_have_no_known_entropy(made):
     facts = made[0]["finetune"].manifest["facts"]
     assert "train" not in facts["entropy_per_target_token"]
@@ -212,6 +244,82 @@ def test_an_error_inside_the_pipeline_is_the_readers(tmp_path, seqio_tasks):
     with pytest.raises(InputError, match="my file, line 7"):
         prepare.prepare(tmp_path / "out", say=lambda line: None)
     assert not (tmp_path / "out" / "my_own_task").exists()
+
+
+OWN_COLUMNS = """
+from scaling_jax.tasks.registry import PAIRS, TextSource, text_task
+
+@text_task(version=1, features=PAIRS, columns=("class",), references="same_inputs", summary="for scores")
+def my_evaluation(column="class", more=()):
+    def read():
+        yield {"inputs": ["a", "a"], "targets": ["b", "c" * 20], column: ["x", "y", *more], "other": ["", ""]}
+    return TextSource({"test": read})
+"""
+
+
+def _columns(tmp_path, *bindings):
+    (tmp_path / "mine.py").write_text(OWN_COLUMNS)
+    own = [line.replace("my_own_task", "my_evaluation") for line in OWN_BINDINGS]
+    configuration.parse([], [*own, *bindings], imports=[str(tmp_path / "mine.py")])
+    return prepare.prepare(tmp_path / "out", say=lambda line: None)["my_evaluation"]
+
+
+def test_columns_and_references_of_a_task_without_a_train_split(tmp_path, seqio_tasks):
+    store = open_store(_columns(tmp_path))
+    assert list(store.manifest["splits"]) == ["test"] and store.references == "same_inputs"
+    assert store.split("test").texts() == (
+        {"inputs": "a", "targets": "b", "class": "x"},
+        {"inputs": "a", "targets": "c" * 20, "class": "y"},  # its tokens are cut, its text is not
+    )
+    assert store.split("test")[1]["targets"].tolist() == [ord("c") + 3] * 8 + [1]
+    with pytest.raises(InputError, match="no split 'train'"):
+        store.split("train")
+
+
+@pytest.mark.parametrize(
+    ("binding", "message"),
+    [
+        (
+            "my_evaluation.column = 'clas'",
+            "my_evaluation: split 'test'.*no 'class', only inputs, targets, clas",
+        ),
+        ("my_evaluation.more = ('z',)", "as many strings are needed of each.*'class': 3"),
+        ("prepare.vocabulary = @sentencepiece()", "none of the stores has one"),
+    ],
+)
+def test_a_task_that_gives_what_cannot_be_used(tmp_path, binding, message, seqio_tasks):
+    with pytest.raises(InputError, match=message):
+        _columns(tmp_path, binding)
+
+
+def test_vocabulary_of_a_named_store_without_a_train_split(tmp_path):
+    with pytest.raises(InputError, match="'my_evaluation' has no train split"):
+        _columns(tmp_path, "prepare.vocabulary = @sentencepiece()", "sentencepiece.text = ('my_evaluation',)")
+
+
+def test_no_such_references():
+    with pytest.raises(InputError, match="references = 'many'"):
+        registry.text_task(version=1, features=registry.PAIRS, summary="mine", references="many")
+
+
+def test_one_call_at_a_time_works_in_a_folder(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.my_evaluation.abcdefgh").mkdir()
+    held = os.open(tmp_path / "out", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(InputError, match="another prepare is at work there"):
+            _columns(tmp_path)
+        assert (tmp_path / "out/.my_evaluation.abcdefgh").exists()
+    finally:
+        os.close(held)
+
+
+def test_what_a_killed_call_left_is_removed(tmp_path, seqio_tasks):
+    for name in (".my_evaluation.abcdefgh", ".my_evaluation.blocks.0123456789abcdef", ".other.abcdefgh"):
+        (tmp_path / "out" / name / "train").mkdir(parents=True)
+    _columns(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".other.abcdefgh", "my_evaluation"]
 
 
 @pytest.mark.parametrize(
