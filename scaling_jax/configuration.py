@@ -17,6 +17,26 @@ from scaling_jax.errors import InputError, did_you_mean
 
 # The copy inside an installed package, and the checkout that this file stands in.
 CONFIG_FOLDERS = (str(Path(__file__).parent), str(Path(__file__).parents[1]))
+# Of the modules below this one a parameter never takes a configurable itself.
+_OURS = __name__.partition(".")[0] + "."
+
+
+def _false_for_no_package(exists: Callable[[str], bool]) -> Callable[[str], bool]:
+    """A test for a file that is false where gin asks a folder that is importable but no package."""
+
+    def there(path: str) -> bool:
+        try:
+            return exists(path)
+        except TypeError:
+            return False
+
+    return there
+
+
+# gin looks for a file among Python's modules too, and fails on gin_configs where a checkout is on PYTHONPATH.
+gin.config._FILE_READERS[:] = [
+    (reader, _false_for_no_package(exists)) for reader, exists in gin.config._FILE_READERS
+]
 
 
 def parse(
@@ -53,6 +73,22 @@ def parse(
             )
     except (ValueError, SyntaxError, OSError, ImportError, TypeError, tokenize.TokenError) as error:
         raise InputError(f"{source}: {_explain(error)}") from error
+    _check_called()
+
+
+def _check_called() -> None:
+    """
+    Raises:
+        InputError: a parameter of ours that is bound to a configurable and not to what it returns.
+    """
+    for (scope, selector), bound in gin.config._CONFIG.items():
+        if not gin.config._REGISTRY.get_match(selector).wrapped.__module__.startswith(_OURS):
+            continue
+        for parameter, value in bound.items():
+            for reference in gin.config.iterate_references({parameter: value}):
+                if not reference.evaluate:
+                    name = f"{scope}/" * bool(scope) + f"{selector.split('.')[-1]}.{parameter}"
+                    raise InputError(f"{name} = {reference}: write {reference}(), with its parentheses")
 
 
 def _add_search_path(path: str) -> None:
@@ -108,6 +144,11 @@ def call(configurable: Callable[[], Any]) -> Any:
         if missing:
             raise InputError(f"{name} needs {missing.group(1)}: bind {name}.NAME in gin") from error
         raise InputError(f"{name}: {' '.join(str(error).split())}") from error
+
+
+def message(error: Exception) -> str:
+    """What an error says, on one line, without where gin appends that it was called from."""
+    return " ".join(str(error).split("\n  In call to configurable")[0].split("\n"))
 
 
 def add_arguments(parser) -> None:

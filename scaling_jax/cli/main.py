@@ -13,11 +13,11 @@ import sys
 from collections.abc import Sequence
 
 import scaling_jax
-from scaling_jax import cli
+from scaling_jax import cli, configuration
 from scaling_jax.errors import InputError
 
 _ORDER = (
-    *("prepare", "pretrain", "convert", "finetune", "evaluate", "study"),
+    *("prepare", "pretrain", "convert", "finetune", "evaluate", "infer", "study"),
     *("fit", "predict", "compare", "report"),
 )
 _EPILOG = """The way through:
@@ -65,9 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.run(arguments) or 0
     except InputError as error:
-        # Gin appends where it was called from, which tells a user nothing.
-        message = " ".join(str(error).split("\n  In call to configurable")[0].split("\n"))
-        print(f"scaling-jax {arguments.verb}: error: {message}", file=sys.stderr)
+        print(f"scaling-jax {arguments.verb}: error: {configuration.message(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept, run the same command to go on", file=sys.stderr)

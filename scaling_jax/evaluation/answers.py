@@ -33,7 +33,7 @@ def write(path: Path, answers: Sequence[Answer]) -> Path:
 
 def read(path: Path) -> tuple[Answer, ...]:
     """Answers of a JSONL file: {"hypothesis": ..., "references": [...]} and, where there are, inputs,
-    columns and language.
+    columns and language. `output`, which `infer` writes, is read as a hypothesis.
 
     Raises:
         InputError: no such file, no answers in it, or a line that is not such an object; names the line.
@@ -55,32 +55,28 @@ def _answer(place: str, line: str) -> Answer:
         raise InputError(f"{place}:{error.colno}: not JSON ({error.msg})") from error
     if not isinstance(content, dict):
         raise InputError(f'{place}: not an object such as {{"hypothesis": "...", "references": ["..."]}}')
-    unknown = content.keys() - set(_KEYS)
-    if "hypothesis" not in content:
-        near = did_you_mean("hypothesis", unknown)
+    key = next((key for key in ("hypothesis", "output") if key in content), None)
+    if key is None:
+        near = did_you_mean("hypothesis", content.keys() - set(_KEYS))
         raise InputError(f"{place}: no key 'hypothesis', the text that the model wrote{near}")
+    texts = {"inputs": content.get("inputs", ""), key: content[key], "language": content.get("language", "")}
     references = content.get("references", [])
     columns = content.get("columns", {})
-    for name, kept in (("inputs", content.get("inputs", "")), ("hypothesis", content["hypothesis"])):
+    for name, kept in texts.items():
         if not isinstance(kept, str):
             raise InputError(f"{place}: {name} is {kept!r}: must be a text")
     if not isinstance(references, list) or not all(isinstance(text, str) for text in references):
         raise InputError(f"{place}: references is {references!r}: must be a list of texts")
     if not isinstance(columns, dict) or not all(isinstance(text, str) for text in columns.values()):
         raise InputError(f"{place}: columns is {columns!r}: must be an object of texts")
-    return Answer(
-        content.get("inputs", ""),
-        content["hypothesis"],
-        tuple(references),
-        columns,
-        str(content.get("language", "")),
-    )
+    return Answer(texts["inputs"], texts[key], tuple(references), columns, texts["language"])
 
 
 def read_lines(hypotheses: Path, references: Sequence[Path], language: str = "") -> tuple[Answer, ...]:
     """Answers from text files, one a line; every reference file has one line for each hypothesis.
 
-    An empty line of the first reference file is an empty reference; in further files it means that there is
+    A file of hypotheses that ends in .jsonl is what `infer` writes: `output` and `inputs` are read. An
+    empty line of the first reference file is an empty reference; in further files it means that there is
     no further reference.
 
     Raises:
@@ -89,7 +85,10 @@ def read_lines(hypotheses: Path, references: Sequence[Path], language: str = "")
     """
     if not references:
         raise InputError(f"{hypotheses}: no references to score it against")
-    given = _lines(hypotheses)
+    if hypotheses.suffix == ".jsonl":
+        given = [(answer.inputs, answer.hypothesis) for answer in read(hypotheses)]
+    else:
+        given = [("", line) for line in _lines(hypotheses)]
     if not given:
         raise InputError(f"{hypotheses}: the file is empty")
     columns = [_lines(path) for path in references]
@@ -101,8 +100,8 @@ def read_lines(hypotheses: Path, references: Sequence[Path], language: str = "")
             )
     first, *further = columns
     return tuple(
-        Answer("", hypothesis, (own, *filter(str.strip, others)), {}, language)
-        for hypothesis, own, *others in zip(given, first, *further, strict=True)
+        Answer(inputs, hypothesis, (own, *filter(str.strip, others)), {}, language)
+        for (inputs, hypothesis), own, *others in zip(given, first, *further, strict=True)
     )
 
 

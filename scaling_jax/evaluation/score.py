@@ -151,13 +151,30 @@ def checked_scores(names: Sequence[str]) -> list[Score]:
     return found
 
 
-def score_answers(names: Sequence[str], answers: Sequence[Answer], folder: Path) -> dict[str, Any]:
+# What is done where a score refuses its answers.
+Refusal = Callable[[Score, InputError], ScoreResult]
+
+
+def refused(one: Score, error: InputError) -> ScoreResult:
+    """The refusal is raised."""
+    raise error
+
+
+def kept_as_note(one: Score, error: InputError) -> ScoreResult:
+    """The score's columns are not measured, and a note says why."""
+    return ScoreResult(dict.fromkeys(one.columns), "", (f"not measured: {configuration.message(error)}",))
+
+
+def score_answers(
+    names: Sequence[str], answers: Sequence[Answer], folder: Path, on_refusal: Refusal = refused
+) -> dict[str, Any]:
     """The named scores of the same answers.
 
     Args:
         names: of scores.
         answers: one at least.
         folder: where scores may keep files.
+        on_refusal: called where a score raises InputError.
 
     Returns:
         {column: value, ..., "signatures": {score: signature}, "notes": [...]}.
@@ -171,7 +188,10 @@ def score_answers(names: Sequence[str], answers: Sequence[Answer], folder: Path)
     signatures: dict[str, str] = {}
     notes = _notes(answers)
     for found in checked_scores(names):
-        result = found.call(answers, folder)
+        try:
+            result = found.call(answers, folder)
+        except InputError as error:
+            result = on_refusal(found, error)
         twice = values.keys() & result.values.keys()
         if twice:
             raise InputError(f"score {found.name!r} fills column {min(twice)!r}, which another score has")

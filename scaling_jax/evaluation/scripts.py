@@ -45,7 +45,7 @@ def words(text: str) -> list[str]:
         kind = unicodedata.category(character)[0]
         if kind == "M" and open_to_marks:
             found[-1] += character
-        elif kind not in "LNM":
+        elif kind not in "LN":
             inside = open_to_marks = False
         elif _UNSPACED.match(character):
             found.append(character)
