@@ -187,7 +187,7 @@ def _quoted(binding: str) -> str:
     name, separator, value = binding.partition("=")
     if not separator:
         raise InputError(f"binding {binding!r}: write NAME=VALUE")
-    value = value.strip()
+    value = value.strip() or repr("")
     if value[:1] in ("@", "%"):  # a reference that does not exist is an error, not a text
         return f"{name.strip()} = {value}"
     try:
