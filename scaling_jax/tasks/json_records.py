@@ -1,0 +1,89 @@
+"""JSON files of records, one object per line or one array of objects; errors name file, line and column."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from scaling_jax.errors import InputError, did_you_mean
+from scaling_jax.tasks import text_files
+
+_SPACE = re.compile(r"\s*")
+
+
+def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Every object with the line that it begins on; `.gz` too. Blank lines are passed over.
+
+    An array is held in memory as a whole, lines are not.
+
+    Raises:
+        InputError: not JSON, or something that is no object.
+    """
+    numbered = enumerate(text_files.lines(path), 1)
+    for number, line in numbered:
+        if line.lstrip().startswith("["):
+            rest = itertools.chain([line], (later for _, later in numbered))
+            yield from _of_array(path, "\n" * (number - 1) + "\n".join(rest))
+            return
+        if line.strip():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{path}:{number}:{error.colno}: not JSON ({error.msg})") from error
+            yield number, _object(path, number, record)
+
+
+def rows(path: Path, *fields: str) -> Iterator[tuple[str, ...]]:
+    """These fields, all text, of every object.
+
+    Raises:
+        InputError: as `records` and `text_field` do.
+    """
+    for number, record in records(path):
+        yield tuple(text_field(path, number, record, field) for field in fields)
+
+
+def text_field(path: Path, number: int, record: Mapping[str, Any], field: str) -> str:
+    """A field of a record that must be there and be text.
+
+    Raises:
+        InputError: no such field, or one that is no text.
+    """
+    if field not in record:
+        raise InputError(f"{path}:{number}: no field {field!r}{did_you_mean(field, record)}")
+    if not isinstance(record[field], str):
+        kind = type(record[field]).__name__
+        raise InputError(f"{path}:{number}: field {field!r} must be a string, this is a {kind}")
+    return record[field]
+
+
+def _of_array(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    decoder = json.JSONDecoder()
+    place, number, counted = text.index("[") + 1, 1, 0
+    expects_more = False
+    while True:
+        place = _SPACE.match(text, place).end()
+        if text[place : place + 1] == "]" and not expects_more:
+            break
+        number, counted = number + text.count("\n", counted, place), place
+        try:
+            record, place = decoder.raw_decode(text, place)
+            yield number, _object(path, number, record)
+            place = _SPACE.match(text, place).end()
+            if text[place : place + 1] not in ("]", ","):
+                raise json.JSONDecodeError("Expecting ',' or ']' after an object", text, place)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg})") from error
+        expects_more = text[place] == ","
+        place += expects_more
+    after = _SPACE.match(text, place + 1).end()
+    if after < len(text):
+        raise InputError(f"{path}:{text.count(chr(10), 0, after) + 1}: there is more after the array's end")
+
+
+def _object(path: Path, number: int, record: Any) -> dict[str, Any]:
+    if not isinstance(record, dict):
+        raise InputError(f"{path}:{number}: a JSON object is needed, this is a {type(record).__name__}")
+    return record
