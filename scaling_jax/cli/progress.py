@@ -74,3 +74,25 @@ def evaluation_printer() -> Callable:
         )
 
     return show
+
+
+def counted(things: str, total: int | None) -> Callable[[int], None]:
+    """A callback for work of more than five seconds: every five it says how much is done, and how long the
+    rest takes where the total is known."""
+    began = said = time.monotonic()
+    done = 0
+
+    def add(count: int) -> None:
+        nonlocal said, done
+        done += count
+        now = time.monotonic()
+        if now - said < 5 or done == total:
+            return
+        said = now
+        if total is None:
+            print(f"{done:,} {things} so far", file=sys.stderr, flush=True)
+        else:
+            left = (now - began) * (total - done) / done
+            print(f"{done:,} of {total:,} {things}, about {left:.0f} s left", file=sys.stderr, flush=True)
+
+    return add

@@ -20,7 +20,7 @@ class HookedStack(Stack):
     def __call__(self, embeddings: jax.Array, table: jax.Array, context: Context) -> jax.Array:
         """Hidden states [batch, prefix + length, model_dim]; `context.mask` is of the length alone."""
         extended = self.hook.embed(self, embeddings, table)
-        context = context._replace(mask=_extended(context.mask, extended.shape[1] - embeddings.shape[1]))
+        context = context._replace(mask=extended_mask(context.mask, extended.shape[1] - embeddings.shape[1]))
         return super().__call__(extended, context)
 
 
@@ -63,7 +63,7 @@ class EncoderDecoder(nn.Module):
         """Last hidden states [batch, length, model_dim], normed, without a prefix; and the output table."""
         embeddings, table = self.embedding(encoder_inputs)
         memory = self.encoder(embeddings, table, Context(mask=encoder_mask))
-        memory_mask = _extended(encoder_mask, memory.shape[1] - encoder_inputs.shape[1])
+        memory_mask = extended_mask(encoder_mask, memory.shape[1] - encoder_inputs.shape[1])
         embeddings, table = self.embedding(inputs)
         hidden = self.decoder(embeddings, table, Context(memory=memory, memory_mask=memory_mask))
         if self.config.output == "untied":
@@ -71,6 +71,6 @@ class EncoderDecoder(nn.Module):
         return output(self.config, hidden[:, hidden.shape[1] - inputs.shape[1] :], table)
 
 
-def _extended(mask: jax.Array | None, prefix: int) -> jax.Array | None:
+def extended_mask(mask: jax.Array | None, prefix: int) -> jax.Array | None:
     """The mask with a prefix in front that is read."""
     return mask if mask is None else jnp.pad(mask, ((0, 0), (prefix, 0)), constant_values=True)

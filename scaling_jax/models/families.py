@@ -116,7 +116,7 @@ def named_model(name: str, data_vocabulary_size: int) -> ModelConfig:
         )
     if len(families) > 1:
         raise InputError(f"model {name!r} is bound as {' and as '.join(families)}: choose one")
-    with gin.config_scope(name):
+    with gin.config_scope([name]):  # that scope alone: a recipe of pretraining may be in force
         try:
             fields = FAMILIES[families[0]]()
         except TypeError as error:

@@ -75,7 +75,24 @@ class Attention(nn.Module):
     hook: Hook
     causal: bool
 
-    @nn.compact
+    def setup(self):
+        config, hook = self.config, self.hook
+        shared = "heads" if config.key_value_heads == config.heads else "key_value_heads"
+
+        def heads(count: int, axis: str, variance: float = 1.0) -> Projection:
+            return Projection(count * config.head_dim, ("embed", axis), config, hook, variance)
+
+        # T5 leaves scores undivided and begins with queries that are smaller by the same factor.
+        self.query = heads(config.heads, "heads", 1.0 if self.scale is None else 1 / config.head_dim)
+        self.key = heads(config.key_value_heads, shared)
+        self.value = heads(config.key_value_heads, shared)
+        self.out = Projection(config.model_dim, ("heads", "embed"), config, hook)
+
+    @property
+    def scale(self) -> float | None:
+        """What scores are multiplied by; None is head_dim**-0.5."""
+        return 1.0 if self.config.attention_scale == "none" else None
+
     def __call__(
         self,
         inputs: jax.Array,
@@ -90,34 +107,49 @@ class Attention(nn.Module):
             mask: which positions of it are read, bool [batch, memory length]; None is all.
             bias: added to the scores, [1, heads, length, length].
         """
-        config = self.config
-        # T5 leaves scores undivided and begins with queries that are smaller by the same factor.
-        undivided = config.attention_scale == "none"
-        read = inputs if memory is None else memory
-        shared = "heads" if config.key_value_heads == config.heads else "key_value_heads"
-        query = self._heads(inputs, "query", config.heads, "heads", 1 / config.head_dim if undivided else 1.0)
-        key = self._heads(read, "key", config.key_value_heads, shared)
-        value = self._heads(read, "value", config.key_value_heads, shared)
-        if memory is None and config.positions == "rotary":
-            frequencies = rotary_frequencies(config)
-            query, key = rotate(query, frequencies), rotate(key, frequencies)
+        query = self.queries(inputs)
+        key, value = self.keys_values(inputs if memory is None else memory)
+        if memory is None:
+            positions = jnp.arange(inputs.shape[1], dtype=jnp.float32)
+            query, key = self.placed(query, positions), self.placed(key, positions)
+        return self.attended(query, key, value, mask, bias)
+
+    def queries(self, inputs: jax.Array) -> jax.Array:
+        """[..., heads, head_dim] of inputs [..., model_dim]."""
+        return self._by_head(self.query(inputs))
+
+    def keys_values(self, read: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Two of [..., key-value heads, head_dim] of what is read [..., model_dim]."""
+        return self._by_head(self.key(read)), self._by_head(self.value(read))
+
+    def placed(self, values: jax.Array, positions: jax.Array) -> jax.Array:
+        """Queries or keys [..., length, heads, head_dim] turned by their positions, if those are rotary."""
+        if self.config.positions != "rotary":
+            return values
+        return rotate(values, rotary_frequencies(self.config), positions)
+
+    def attended(
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        mask: jax.Array | None = None,
+        bias: jax.Array | None = None,
+    ) -> jax.Array:
+        """The output [batch, length, model_dim] of three [batch, length, heads, head_dim]; see `__call__`."""
         attended = jax.nn.dot_product_attention(
             query,
             key,
             value,
             bias=bias,
             mask=None if mask is None else mask[:, None, None, :],
-            scale=1.0 if undivided else None,
+            scale=self.scale,
             is_causal=self.causal,
         )
-        attended = attended.reshape(*inputs.shape[:-1], config.heads * config.head_dim)
-        out = Projection(inputs.shape[-1], ("heads", "embed"), config, self.hook, name="out")
-        return out(attended)
+        return self.out(attended.reshape(*attended.shape[:-2], -1))
 
-    def _heads(self, inputs: jax.Array, name: str, count: int, axis: str, variance: float = 1.0) -> jax.Array:
-        features = count * self.config.head_dim
-        projection = Projection(features, ("embed", axis), self.config, self.hook, variance, name=name)
-        return projection(inputs).reshape(*inputs.shape[:-1], count, self.config.head_dim)
+    def _by_head(self, values: jax.Array) -> jax.Array:
+        return values.reshape(*values.shape[:-1], -1, self.config.head_dim)
 
 
 class FeedForward(nn.Module):

@@ -27,9 +27,12 @@ def rotary_frequencies(config: ModelConfig) -> jax.Array:
     return frequencies * (kept + (1 - kept) / config.rotary_factor)
 
 
-def rotate(values: jax.Array, frequencies: jax.Array) -> jax.Array:
-    """Rotary positions (Su et al. 2021) for values [batch, length, heads, head_dim]; halves are paired."""
-    angles = jnp.arange(values.shape[1], dtype=jnp.float32)[:, None, None] * frequencies
+def rotate(values: jax.Array, frequencies: jax.Array, positions: jax.Array) -> jax.Array:
+    """Rotary positions (Su et al. 2021) for values [..., length, heads, head_dim]; halves are paired.
+
+    `positions` are float32 [length], or [..., length] where they differ.
+    """
+    angles = positions[..., None, None] * frequencies
     sine, cosine = jnp.sin(angles), jnp.cos(angles)
     first, second = jnp.split(values.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
@@ -63,14 +66,19 @@ class RelativeBias(nn.Module):
     config: ModelConfig
     causal: bool
 
-    @nn.compact
-    def __call__(self, length: int) -> jax.Array:
-        """Float32 [1, heads, length, length]."""
+    def setup(self):
         config = self.config
         initializer = nn.initializers.normal(stddev=config.relative_buckets**-0.5)
         shape = (config.relative_buckets, config.heads)
-        table = self.param("table", nn.with_logical_partitioning(initializer, (None, "heads")), shape)
+        self.table = self.param("table", nn.with_logical_partitioning(initializer, (None, "heads")), shape)
+
+    def __call__(self, length: int) -> jax.Array:
+        """Float32 [1, heads, length, length]."""
+        places = jnp.arange(length)[None, :] - jnp.arange(length)[:, None]
+        return self.between(places, length).transpose(2, 0, 1)[None]
+
+    def between(self, distances: jax.Array, length: int) -> jax.Array:
+        """Float32 [..., heads] of distances from a query to a key [...], all of them less than `length`."""
+        config = self.config
         buckets = distance_buckets(length, self.causal, config.relative_buckets, config.relative_distance)
-        by_distance = table[buckets]
-        places = jnp.arange(length)[None, :] - jnp.arange(length)[:, None] + length - 1
-        return by_distance[places].transpose(2, 0, 1)[None]
+        return self.table[buckets][distances + length - 1]

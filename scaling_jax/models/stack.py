@@ -1,6 +1,6 @@
 """Layers stacked on a leading axis, scanned or unrolled, and what is below and above them."""
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -38,18 +38,29 @@ class Layer(nn.Module):
     hook: Hook
     causal: bool
 
-    @nn.compact
-    def __call__(self, hidden: jax.Array, context: Context) -> jax.Array:
+    attention_type: ClassVar[type[Attention]] = Attention
+
+    def setup(self):
         config, hook = self.config, self.hook
-        attention = Attention(config, hook, self.causal, name="attention")
-        normed = RMSNorm(config, name="attention_norm")(hidden)
-        hidden = hidden + attention(normed, mask=context.mask, bias=context.bias)
+        self.attention = self.attention_type(config, hook, self.causal)
+        self.attention_norm = RMSNorm(config)
+        self.cross_attention = self.attention_type(config, hook, causal=False)
+        self.cross_attention_norm = RMSNorm(config)
+        self.feed_forward = FeedForward(config, hook)
+        self.feed_forward_norm = RMSNorm(config)
+
+    def __call__(self, hidden: jax.Array, context: Context) -> jax.Array:
+        """Hidden states [batch, length, model_dim], from such."""
+        normed = self.attention_norm(hidden)
+        hidden = hidden + self.attention(normed, mask=context.mask, bias=context.bias)
         if context.memory is not None:
-            attention = Attention(config, hook, False, name="cross_attention")
-            normed = RMSNorm(config, name="cross_attention_norm")(hidden)
-            hidden = hidden + attention(normed, context.memory, context.memory_mask)
-        normed = RMSNorm(config, name="feed_forward_norm")(hidden)
-        hidden = hidden + FeedForward(config, hook, name="feed_forward")(normed)
+            normed = self.cross_attention_norm(hidden)
+            hidden = hidden + self.cross_attention(normed, context.memory, context.memory_mask)
+        return self.fed(hidden)
+
+    def fed(self, hidden: jax.Array) -> jax.Array:
+        """After the feed-forward."""
+        hidden = hidden + self.feed_forward(self.feed_forward_norm(hidden))
         return nn.with_logical_constraint(hidden, ("batch", "length", "embed_activation"))
 
 

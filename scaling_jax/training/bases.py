@@ -9,6 +9,8 @@ import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from scaling_jax.errors import InputError
 from scaling_jax.models import counts
 from scaling_jax.models.config import ModelConfig, from_record
@@ -31,7 +33,7 @@ class Tuned(NamedTuple):
 
 
 def load_base(
-    checkpoint: Path, layout: Layout, dtype: str = "float32"
+    checkpoint: Path, layout: Layout, dtype: str = "float32", base: Path | None = None
 ) -> tuple[ModelConfig, Any, dict[str, Any]]:
     """(model, parameters, what the checkpoint says of itself) of a pretrained or tuned model.
 
@@ -42,26 +44,28 @@ def load_base(
         checkpoint: folder written by `pretrain` or `finetune`.
         layout: where arrays go.
         dtype: of matrices; vectors stay float32.
+        base: where the base of a tuned one is, if not where it was.
 
     Raises:
         InputError: no checkpoint there, one of something else, or a method that cannot be merged.
     """
     about = checkpoints.about(checkpoint)
-    if about["kind"] == "tuned":
-        found = load_tuned(checkpoint, layout, dtype="float32")
+    kind = about.get("kind", "resume")
+    if kind == "tuned":
+        found = load_tuned(checkpoint, layout, base, dtype="float32")
+        config = found.program.method.merged_model(found.program.model)
         try:
-            params = found.program.method.merge(found.tuned, found.base)
+            params = _merged(found, config)
         except InputError as error:
             raise InputError(f"{checkpoint} cannot be a base: {error}") from error
-        config = found.program.method.merged_model(found.program.model)
         about = about | {
             "hash": tuned_hash(found.tuned, about),
             "pretrain_tokens": about["base"]["pretrain_tokens"],
             "model": dataclasses.asdict(config),
         }
         return config, stored_as(params, dtype), about
-    if about["kind"] != "pretrained":
-        raise InputError(f"{checkpoint} is a {about['kind']} checkpoint, a pretrained or tuned one is needed")
+    if kind != "pretrained":
+        raise InputError(f"{checkpoint} is a {kind} checkpoint, a pretrained or tuned one is needed")
     config = from_record(about["model"])
     program = Program(config, Full(), Optimizer(), layout)
     abstract = stored_as(counts.abstract_parameters(config), dtype)
@@ -70,6 +74,29 @@ def load_base(
         checkpoints.restore(checkpoint, checkpoints.like(abstract, program.shardings["params"])),
         about,
     )
+
+
+def base_model(checkpoint: Path, layout: Layout) -> tuple[ModelConfig, dict[str, Any]]:
+    """(model, what it says of itself) as `load_base` has them, of a pretrained one without reading arrays.
+
+    Raises:
+        InputError: see `load_base`.
+    """
+    about = checkpoints.about(checkpoint)
+    if about.get("kind") == "pretrained":
+        return from_record(about["model"]), about
+    config, _, about = load_base(checkpoint, layout)
+    return config, about
+
+
+def _merged(found: Tuned, config: ModelConfig) -> Any:
+    """Parameters of the plain model, laid out as those of a pretrained one, in the memory of the base."""
+    program, method = found.program, found.program.method
+    if method.trains_base:
+        return found.tuned
+    plain = Program(config, Full(), Optimizer(), program.layout)
+    merge = jax.jit(method.merge, donate_argnums=1, out_shardings=plain.shardings["params"])
+    return merge(found.tuned, found.base)
 
 
 def load_tuned(checkpoint: Path, layout: Layout, base: Path | None = None, dtype: str | None = None) -> Tuned:
@@ -82,9 +109,11 @@ def load_tuned(checkpoint: Path, layout: Layout, base: Path | None = None, dtype
         dtype: of the base's matrices; None is as it was trained.
 
     Raises:
-        InputError: the base is not there, or its arrays have another hash.
+        InputError: it is no tuned checkpoint, the base is not there, or its arrays have another hash.
     """
     about = checkpoints.about(checkpoint)
+    if about.get("kind") != "tuned":
+        raise InputError(f"{checkpoint} is a {about.get('kind', 'resume')} checkpoint, a tuned one is needed")
     method = restored_method(about["method"])
     if method.trains_base and base is None:
         config, frozen = from_record(about["model"]), {}
@@ -112,8 +141,7 @@ def load_checkpoint(checkpoint: Path, layout: Layout, base: Path | None = None) 
     Raises:
         InputError: no checkpoint there, or a base with another hash than was tuned.
     """
-    about = checkpoints.about(checkpoint)
-    if about["kind"] != "pretrained":
+    if checkpoints.about(checkpoint).get("kind") == "tuned":
         return load_tuned(checkpoint, layout, base)
     config, params, about = load_base(checkpoint, layout)
     return Tuned(Program(config, Full(), Optimizer(), layout), params, {}, about)
@@ -123,6 +151,18 @@ def tuned_hash(tuned: Any, about: dict[str, Any]) -> str:
     """SHA-256 of what a tuned checkpoint computes: what was trained, the method, the base's hash."""
     if restored_method(about["method"]).trains_base:
         return checkpoints.tree_hash(tuned)
-    settings = sorted((key, str(value)) for key, value in about["method"].items())
+    # As they come back from a file, where tuples are lists.
+    settings = [
+        (key, list(value) if isinstance(value, tuple) else value) for key, value in about["method"].items()
+    ]
+    settings = sorted((key, str(value)) for key, value in settings)
     whole = f"{about['base']['hash']} {settings} {checkpoints.tree_hash(tuned)}"
     return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def load_program(checkpoint: Path, layout: Layout, base: Path | None = None) -> Tuned:
+    """A pretrained or tuned checkpoint as a program that runs it; arguments and errors as of `load_tuned`."""
+    if checkpoints.about(checkpoint)["kind"] == "tuned":
+        return load_tuned(checkpoint, layout, base)
+    config, params, about = load_base(checkpoint, layout)
+    return Tuned(Program(config, Full(), Optimizer(), layout), params, {}, about)

@@ -76,7 +76,8 @@ class Program:
         return self.restart(tuned, seed), frozen
 
     def restart(self, tuned: Any, seed: int = 0) -> TrainState:
-        """A state with a fresh optimizer around a trained tree, which is copied."""
+        """A state with a fresh optimizer around a trained tree, which is copied: a run begins."""
+        _called_in_run.pop(self, None)
         return _fresh_state(self)(tuned, jnp.uint32(seed))
 
     def train(self, state: TrainState, base: Any, batches: Batch, rates: Any) -> tuple[TrainState, dict]:
@@ -125,16 +126,13 @@ class Program:
         )
 
     def train_memory_bytes(self, name: str = "train") -> int | None:
-        """Bytes that the training step called last needs on one device at its peak; None before the first.
+        """Bytes that the largest training step since `start` needs on one device; None before the first.
 
-        `name` is that of `call`.
+        `name` is that of `call`. Steps differ by the length of their batches.
         """
-        compiled = _last_called.get((self, name))
-        analysis = compiled.memory_analysis() if compiled is not None else None
-        if analysis is None:
-            return None
-        kept = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-        return kept + analysis.temp_size_in_bytes
+        called = _called_in_run.get(self, {}).get(name, {}).values()
+        analyses = [compiled.memory_analysis() for compiled in called]
+        return max((_bytes_needed(analysis) for analysis in analyses if analysis is not None), default=None)
 
     def compile_seconds(self) -> float:
         """Seconds that this process has spent compiling this program."""
@@ -146,7 +144,7 @@ class Program:
         Raises:
             InputError: the rows are not divided by the devices that split them.
         """
-        rows = batches["targets"].shape[leading] * jax.process_count()
+        rows = next(iter(batches.values())).shape[leading] * jax.process_count()
         parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
         if rows % parts:
             raise InputError(
@@ -165,12 +163,19 @@ class Program:
             began = time.perf_counter()
             cache[name, shapes] = build(self).lower(*arguments).compile()
             _compile_seconds[self] = self.compile_seconds() + time.perf_counter() - began
-        _last_called[self, name] = cache[name, shapes]
+        _called_in_run.setdefault(self, {}).setdefault(name, {})[shapes] = cache[name, shapes]
         return cache[name, shapes](*arguments)
 
 
 _compile_seconds: dict[Program, float] = {}
-_last_called: dict[tuple[Program, str], jax.stages.Compiled] = {}
+# By program, name and shapes: the steps that the run at hand has called.
+_called_in_run: dict[Program, dict[str, dict[Any, jax.stages.Compiled]]] = {}
+
+
+def _bytes_needed(analysis: Any) -> int:
+    """Of XLA's account: what goes in, what comes out in memory of its own, and what lies between."""
+    kept = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return kept + analysis.temp_size_in_bytes
 
 
 @functools.cache

@@ -144,7 +144,8 @@ def test_rotary_scores_depend_on_the_distance_alone():
     query, key = generator.normal(size=(2, 8)).astype(np.float32)
 
     def everywhere(vector):
-        return rotate(jnp.broadcast_to(jnp.asarray(vector), (1, 20, 1, 8)), 100.0)[0, :, 0]
+        at = jnp.arange(20.0)
+        return rotate(jnp.broadcast_to(jnp.asarray(vector), (1, 20, 1, 8)), 100.0, at)[0, :, 0]
 
     scores = np.asarray(everywhere(query) @ everywhere(key).T)
     for distance in (-5, 0, 1, 7):
