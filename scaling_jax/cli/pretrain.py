@@ -19,6 +19,8 @@ def add_arguments(parser) -> None:
 
 def run(arguments) -> int:
     """Makes the run, or says that it is there."""
+    import gin
+
     from scaling_jax.training import platform
 
     platform.prepare_process()
@@ -27,8 +29,9 @@ def run(arguments) -> int:
 
     def make(folder: Path) -> dict:
         wanted = configuration.call(PretrainRun)
-        levels = tuple(wanted.tokens)
-        return pretrain(wanted.model, wanted.store, levels, wanted.seed, folder, evaluation_printer())
+        with gin.config_scope(wanted.mixture or None):
+            levels, seed = tuple(wanted.tokens), wanted.seed
+            return pretrain(wanted.model, wanted.store, levels, seed, folder, evaluation_printer())
 
     record = run_once(arguments, make)
     if record is None:

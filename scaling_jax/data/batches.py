@@ -6,7 +6,7 @@ holds is said in `sequences.py`.
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -15,15 +15,36 @@ from scaling_jax.data.store import Split
 from scaling_jax.errors import InputError
 
 
-def nested_subset(examples: int, size: int, subset_seed: int) -> np.ndarray:
+def nested_subset(
+    examples: int, size: int, subset_seed: int, groups: Mapping[str, int] | None = None
+) -> np.ndarray:
     """Indices [size] of a subset: the first `size` of one permutation, so that smaller lie inside larger.
+
+    Where the split is a concatenation of groups (the languages of a mixture, say), every subset keeps
+    their shares to within one or two examples, as Zhang et al. 2024, section 3, do for MLSum.
+
+    Args:
+        examples: of the split.
+        size: of the subset.
+        subset_seed: another seed is another subset.
+        groups: examples of each group, in the order of the split.
 
     Raises:
         InputError: more asked than exist.
     """
     if not 1 <= size <= examples:
         raise InputError(f"finetune_examples = {size}, but the training split has {examples} examples")
-    return np.random.default_rng([subset_seed, 0]).permutation(examples)[:size]
+    if not groups:
+        return np.random.default_rng([subset_seed, 0]).permutation(examples)[:size]
+    counts = list(groups.values())
+    begins = np.cumsum([0, *counts[:-1]])
+    shuffled_groups = [
+        begin + np.random.default_rng([subset_seed, 0, number]).permutation(count)
+        for number, (begin, count) in enumerate(zip(begins, counts, strict=True))
+    ]
+    # Every group spread evenly over the whole length: its example j of n at (j + 1/2) / n.
+    places = np.concatenate([(np.arange(count) + 0.5) / count for count in counts])
+    return np.concatenate(shuffled_groups)[np.argsort(places, kind="stable")][:size]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,14 +75,8 @@ class TrainingBatches:
 
     def example_indices(self, step: int) -> np.ndarray:
         """Indices [rows] into the split of the examples of batch `step`, for all processes."""
-        count = len(self.indices)
         positions = np.arange(step * self.rows, (step + 1) * self.rows)
-        epochs, places = positions // count, positions % count
-        chosen = np.empty(self.rows, np.int64)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            chosen[here] = self.indices[_epoch_order(self.seed, int(epoch), count)[places[here]]]
-        return chosen
+        return self.indices[shuffled(positions, len(self.indices), self.seed)]
 
     def shape(self, first_step: int, steps: int) -> tuple[int, ...]:
         """The smallest shape, by the length buckets, that holds batches `first_step` onwards."""
@@ -109,6 +124,16 @@ def target_tokens(split: Split, indices: np.ndarray) -> int:
     return int(split.lengths(split.features[-1])[indices].sum())
 
 
-@functools.lru_cache(maxsize=4)
+def shuffled(positions: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Which of `count` items is at these positions of an endless pass, every epoch in an order of its own."""
+    epochs, places = positions // count, positions % count
+    chosen = np.empty(len(positions), np.int64)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        chosen[here] = _epoch_order(seed, int(epoch), count)[places[here]]
+    return chosen
+
+
+@functools.lru_cache(maxsize=8)
 def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng([seed, 1, epoch]).permutation(count)

@@ -40,11 +40,14 @@ class OneSequence:
 
     def batch(self, split: Split, indices: np.ndarray, shape: tuple[int, ...]) -> Batch:
         """These examples in a shape that holds them."""
-        targets = np.full((len(indices), shape[0]), self.pad_id, np.int32)
+        examples = (split[int(index)] for index in indices)
+        return self.laid_out([[example[name] for name in split.features] for example in examples], shape)
+
+    def laid_out(self, examples: Sequence[Sequence[np.ndarray]], shape: tuple[int, ...]) -> Batch:
+        """Examples, each its parts in order, in a shape that holds them; the loss is on each last part."""
+        targets = np.full((len(examples), shape[0]), self.pad_id, np.int32)
         weights = np.zeros(targets.shape, np.float32)
-        for row, index in enumerate(indices):
-            example = split[int(index)]
-            parts = [example[feature] for feature in split.features]
+        for row, parts in enumerate(examples):
             end = sum(len(part) for part in parts)
             targets[row, :end] = np.concatenate(parts)
             weights[row, end - len(parts[-1]) : end] = 1.0
@@ -72,8 +75,14 @@ class TwoSequences:
 
     def batch(self, split: Split, indices: np.ndarray, shape: tuple[int, ...]) -> Batch:
         """These examples in a shape that holds them."""
-        read, mask = self._padded(split, indices, "inputs", shape[0])
-        targets, weights = self._padded(split, indices, "targets", shape[1])
+        examples = (split[int(index)] for index in indices)
+        return self.laid_out([(example["inputs"], example["targets"]) for example in examples], shape)
+
+    def laid_out(self, examples: Sequence[Sequence[np.ndarray]], shape: tuple[int, ...]) -> Batch:
+        """Examples, each (inputs, targets), in a shape that holds them."""
+        inputs, outputs = zip(*examples, strict=True)
+        read, mask = self._padded(inputs, shape[0])
+        targets, weights = self._padded(outputs, shape[1])
         return {
             "inputs": _shifted(targets, self.start_id),
             "targets": targets,
@@ -82,13 +91,10 @@ class TwoSequences:
             "encoder_mask": mask,
         }
 
-    def _padded(
-        self, split: Split, indices: np.ndarray, feature: str, length: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        tokens = np.full((len(indices), length), self.pad_id, np.int32)
+    def _padded(self, parts: Sequence[np.ndarray], length: int) -> tuple[np.ndarray, np.ndarray]:
+        tokens = np.full((len(parts), length), self.pad_id, np.int32)
         held = np.zeros(tokens.shape, bool)
-        for row, index in enumerate(indices):
-            part = split[int(index)][feature]
+        for row, part in enumerate(parts):
             tokens[row, : len(part)], held[row, : len(part)] = part, True
         return tokens, held
 

@@ -1,6 +1,8 @@
 """Mean nats per target token over a whole set: sums of nats over sums of tokens."""
 
+import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,6 +16,17 @@ from scaling_jax.training.program import Program
 
 # Batches that are handed to the device at one time.
 BATCHES_PER_CALL = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedSet:
+    """Evaluation sets of several stores; their loss is the mean of those of the stores, in these shares."""
+
+    sets: Mapping[str, tuple[Batch, ...]]
+    shares: Mapping[str, float]
+
+
+EvaluationSet = tuple[Batch, ...] | SharedSet
 
 
 @functools.lru_cache(maxsize=16)
@@ -48,3 +61,12 @@ def mean_loss(program: Program, tuned: Any, base: Any, batches: tuple[Batch, ...
         nats += float(np.asarray(sums, np.float64).sum())
         tokens += float(np.asarray(weights, np.float64).sum())
     return nats / tokens
+
+
+def dev_losses(program: Program, tuned: Any, base: Any, evaluation: EvaluationSet) -> dict[str, float]:
+    """{"dev_loss": mean nats per target token}; of several stores also "dev_loss_NAME" of each."""
+    if not isinstance(evaluation, SharedSet):
+        return {"dev_loss": mean_loss(program, tuned, base, evaluation)}
+    of_store = {name: mean_loss(program, tuned, base, batches) for name, batches in evaluation.sets.items()}
+    mean = sum(evaluation.shares[name] * loss for name, loss in of_store.items())
+    return {"dev_loss": mean, **{f"dev_loss_{name}": loss for name, loss in of_store.items()}}

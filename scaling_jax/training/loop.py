@@ -7,7 +7,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scaling_jax.data.batches import TrainingBatches
-from scaling_jax.data.pipeline import training_calls
-from scaling_jax.data.sequences import Batch
+from scaling_jax.data.pipeline import StackedBatches, training_calls
 from scaling_jax.errors import InputError
 from scaling_jax.training import checkpoints
-from scaling_jax.training.evaluate import mean_loss
+from scaling_jax.training.evaluate import EvaluationSet, dev_losses
 from scaling_jax.training.program import Program, TrainState
+
+NOTHING: Mapping[str, float] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +105,9 @@ def train(
     program: Program,
     start: TrainState,
     base: Any,
-    batches: TrainingBatches,
+    batches: StackedBatches,
     rates: np.ndarray,
-    dev: tuple[Batch, ...],
+    dev: EvaluationSet,
     settings: LoopSettings,
     folder: Path,
     plan: dict[str, Any],
@@ -186,7 +186,7 @@ def _begin(
     program: Program,
     start: TrainState,
     base: Any,
-    dev: tuple[Batch, ...],
+    dev: EvaluationSet,
     resume_folder: Path,
     plan: dict[str, Any],
     on_evaluation: Callable[[Progress], None],
@@ -217,16 +217,23 @@ def _save(folder: Path, state: TrainState, best: Any, progress: Progress, plan: 
     )
 
 
-def note_evaluation(progress: Progress, dev_loss: float, train_losses: np.ndarray, patience: int) -> bool:
+def note_evaluation(
+    progress: Progress,
+    dev_loss: float,
+    train_losses: np.ndarray,
+    patience: int,
+    further: Mapping[str, float] = NOTHING,
+) -> bool:
     """Appends an evaluation at `progress.step` to the history; whether it is the best so far.
 
-    A loss that is not finite ends the run as diverged, `patience` evaluations without a better one as done.
+    `further` losses are noted too and decide nothing. A loss that is not finite ends the run as diverged,
+    `patience` evaluations without a better one as done.
     """
     if not math.isfinite(dev_loss) or not np.isfinite(train_losses).all():
         progress.status = "diverged"
         progress.reason = f"loss is not finite by step {progress.step}"
         return False
-    row = {"step": progress.step, "dev_loss": dev_loss}
+    row = {"step": progress.step, "dev_loss": dev_loss, **further}
     if len(train_losses):
         row["train_loss"] = float(np.mean(train_losses, dtype=np.float64))
     progress.history.append(row)
@@ -247,14 +254,15 @@ def _evaluate(
     program: Program,
     state: TrainState,
     base: Any,
-    dev: tuple[Batch, ...],
+    dev: EvaluationSet,
     progress: Progress,
     train_losses: np.ndarray,
     best: Any,
     patience: int,
 ) -> Any:
     """Appends to the history and returns the best tree so far."""
-    if note_evaluation(progress, mean_loss(program, state.tuned, base, dev), train_losses, patience):
+    losses = dev_losses(program, state.tuned, base, dev)
+    if note_evaluation(progress, losses.pop("dev_loss"), train_losses, patience, losses):
         # A copy: the state itself is donated to the next call.
         return jax.tree.map(jnp.copy, state.tuned)
     return best
