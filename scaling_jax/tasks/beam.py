@@ -19,9 +19,13 @@ import dataclasses
 import functools
 import hashlib
 import importlib
+import io
 import json
+import logging
+import os
 import re
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -92,7 +96,8 @@ def encoding(
     waiting = [block for block in everything if not _tokens_of(block).exists()]
     say(f"{request.name}: {len(everything)} blocks, {len(everything) - len(waiting)} of them done before")
     if waiting:
-        with _progress(request.name, everything, say):
+        say(f"{request.name}: starting {runner}; its log is {folder / 'log'}")
+        with _progress(request.name, everything, say), _stderr_to(folder / "log"):
             _run(waiting, request.task.features, request.task.ends, vocabulary, runner, options)
     left = [block for block in waiting if not _tokens_of(block).exists()]
     if left:
@@ -163,21 +168,28 @@ def _pipeline(runner: str, options: Sequence[str]) -> Any:
     Raises:
         InputError: see `check`.
     """
+    shown = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # Beam warns of libraries for stores of data that are not used here
     try:
         import apache_beam
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as error:
         raise InputError(f"--runner needs Apache Beam ({error}): pip install 'scaling-jax[beam]'") from error
+    finally:
+        logging.disable(shown)
     if runner.lower() in ("direct", "directrunner"):
         # What is called DirectRunner may hand the work to a program that it fetches from the network, and
         # that one does not know the options direct_num_workers and direct_running_mode.
         runner = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+    said = io.StringIO()
     try:
-        pipeline_options = PipelineOptions(list(options))
-        pipeline_options.get_all_options()
+        with contextlib.redirect_stderr(said):  # argparse prints two hundred options before it says why
+            pipeline_options = PipelineOptions(list(options))
+            pipeline_options.get_all_options()
         return apache_beam.Pipeline(runner=runner, options=pipeline_options)
-    except SystemExit as error:  # argparse has said why
-        raise InputError(f"--runner_options {' '.join(options)}: not options of Apache Beam") from error
+    except SystemExit as error:
+        why = said.getvalue().strip().splitlines()[-1].rpartition("error: ")[2]
+        raise InputError(f"--runner_options {' '.join(options)}: {why}") from error
     except (ValueError, ImportError, AttributeError, argparse.ArgumentError) as error:
         raise InputError(f"--runner {runner}: {' '.join(str(error).split())}") from error
 
@@ -199,10 +211,12 @@ def _run(
         paths | "spread" >> beam.Reshuffle() | "tokenise" >> beam.Map(work)
         pipeline.run().wait_until_finish()
     except Exception as error:
-        said = re.search(r"InputError: (.*)", str(error))
-        if said is None:
+        # A worker's error comes back as it is, or as text with its traceback.
+        name = f"{InputError.__name__}: "
+        if not isinstance(error, InputError) and name not in str(error):
             raise
-        raise InputError(said.group(1).strip()) from error
+        said = str(error).rpartition(name)[2].splitlines()[0].partition(" [while running")[0]
+        raise InputError(said) from error
 
 
 _of_thread = threading.local()  # an encoder serves one thread
@@ -225,14 +239,32 @@ def tokenise_file(
 
 
 @contextlib.contextmanager
+def _stderr_to(path: Path) -> Iterator[None]:
+    """Sends what this process and those that it starts write to standard error into a file."""
+    sys.stderr.flush()
+    screen = os.dup(2)
+    try:
+        with open(path, "ab") as log:
+            os.dup2(log.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(screen, 2)
+        os.close(screen)
+
+
+@contextlib.contextmanager
 def _progress(name: str, blocks: Sequence[Path], say: Callable[[str], None]) -> Iterator[None]:
     """Says how many blocks are done every few seconds while the block runs."""
     ended = threading.Event()
 
     def watch() -> None:
+        said = 0
         while not ended.wait(_SECONDS_BETWEEN_LINES):
             done = sum(_tokens_of(block).exists() for block in blocks)
-            say(f"  {name}: {done} of {len(blocks)} blocks tokenised")
+            if done > said:
+                say(f"  {name}: {done} of {len(blocks)} blocks tokenised")
+            said = done
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
