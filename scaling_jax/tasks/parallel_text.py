@@ -1,6 +1,5 @@
 """`parallel_text`: two line-aligned files for each split, or one tab-separated file; `.gz` too."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,9 @@ def parallel_text(
         template: text of the inputs; `{source}` stands for the source side.
     """
 
+    if len(columns) != 2 or not all(type(column) is int and column >= 0 for column in columns):
+        raise InputError(f"parallel_text.columns = {columns!r}: two are needed, counted from zero")
+
     def open_files(binding: str, value: Any) -> pairs.PairFiles:
         paths = text_files.as_paths(binding, value)
         if isinstance(value, str):
@@ -40,24 +42,11 @@ def parallel_text(
             raise InputError(
                 f"{binding}: (source file, target file) or one tab-separated file, not {len(paths)} files"
             )
-        return pairs.PairFiles(paths, lambda: _aligned_rows(*paths))
+        return pairs.PairFiles(paths, lambda: pairs.aligned_rows(*paths))
 
     given = pairs.by_split("parallel_text", train, dev, test, open_files)
     settings = {"columns": list(columns), "template": template}
     return pairs.pair_source("parallel_text", given, {"dev": cut_dev, "test": cut_test}, template, settings)
-
-
-def _aligned_rows(source: Path, target: Path) -> Iterator[tuple[str, str]]:
-    rows = itertools.zip_longest(text_files.lines(source), text_files.lines(target))
-    for number, (left, right) in enumerate(rows, 1):
-        if left is None or right is None:
-            shorter, longer = (source, target) if left is None else (target, source)
-            count = sum(1 for _ in text_files.lines(longer))
-            raise InputError(
-                f"{shorter} has {number - 1:,} lines and {longer} has {count:,}: line i of one must be the "
-                "translation of line i of the other"
-            )
-        yield left, right
 
 
 def _tsv_rows(path: Path, columns: Sequence[int]) -> Iterator[tuple[str, str]]:

@@ -72,13 +72,15 @@ class DataSet:
         source: who published it (authors and year), with the address of the paper or the page.
         get: how to get it: a command, or an address and what to do with it.
         splits: what is train, dev and test.
-        prompt: what the inputs look like, and the targets where they are not plain text.
+        prompt: what the inputs look like, as a template.
+        targets: what the targets are, where they are not plain text.
     """
 
     source: str
     get: str
     splits: str
     prompt: str = ""
+    targets: str = ""
 
 
 # Of tasks over the user's own files.

@@ -1,9 +1,11 @@
-"""Text files, plain or gzipped: lines with errors that name the file, the line and the byte."""
+"""Text files, plain, gzipped or alone in a zip archive; errors name the file, the line and the byte."""
 
 import gzip
+import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from scaling_jax import files
 from scaling_jax.errors import InputError
@@ -17,7 +19,10 @@ def as_paths(binding: str, value: str | Sequence[str]) -> tuple[Path, ...]:
     Raises:
         InputError: a file that does not exist, or no file at all.
     """
-    paths = tuple(Path(path) for path in ([value] if isinstance(value, (str, Path)) else value or ()))
+    given = [value] if isinstance(value, (str, Path)) else value or ()
+    if not isinstance(given, Sequence) or not all(isinstance(path, (str, Path)) for path in given):
+        raise InputError(f"{binding} = {value!r}: a path or several are needed")
+    paths = tuple(Path(path) for path in given)
     if not paths:
         raise InputError(f"{binding} is not set: bind it to the path of your file")
     for path in paths:
@@ -27,14 +32,14 @@ def as_paths(binding: str, value: str | Sequence[str]) -> tuple[Path, ...]:
 
 
 def lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file without their ends; `.gz` files are unpacked.
+    """The lines of a UTF-8 file without their ends; `.gz` files and `.zip` files of one are unpacked.
 
     Raises:
         InputError: the file cannot be read, or a line is not UTF-8.
     """
     number = 0
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        with _open(path) as file:
             # Only \n ends a line: str.splitlines would also split at characters such as U+2028.
             for number, raw in enumerate(file, 1):
                 if number == 1:
@@ -46,8 +51,26 @@ def lines(path: Path) -> Iterator[str]:
             f"0x{error.object[error.start]:02x}); "
             "convert the file, for example with iconv -t utf-8"
         ) from error
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: cannot be read after line {number} ({error})") from error
+
+
+def _open(path: Path) -> IO[bytes]:
+    if path.suffix == ".gz":
+        return gzip.open(path)
+    if path.suffix != ".zip":
+        return open(path, "rb")
+    with zipfile.ZipFile(path) as archive:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        if len(members) != 1:
+            raise InputError(f"{path}: holds {len(members)} files, one is needed; unpack it yourself")
+        return archive.open(members[0])  # stays open when the archive's own handle is closed
+
+
+def first_of(folder: Path, *names: str) -> Path | None:
+    """The first of these files that the folder has, as it is or with `.gz` after its name."""
+    candidates = (folder / f"{name}{ending}" for name in names for ending in ("", ".gz"))
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def hashes(paths: Iterable[Path]) -> list[str]:

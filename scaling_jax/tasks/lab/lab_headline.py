@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from scaling_jax.tasks.lab import documents, lexicon, sentences, splits
-from scaling_jax.tasks.registry import PAIRS, TextSource, text_task
+from scaling_jax.tasks.registry import PAIRS, THE_LAB, TextSource, text_task
 
 _STREAM = "lab_headline"
 DEFAULT_EXAMPLES = {"train": 8192, "dev": 512, "test": 1024}
@@ -15,6 +15,7 @@ DEFAULT_EXAMPLES = {"train": 8192, "dev": 512, "test": 1024}
     version=1,
     features=PAIRS,
     ends=("targets",),
+    data=THE_LAB,
     summary="synthetic documents with headlines of exactly known conditional entropy",
 )
 def lab_headline(

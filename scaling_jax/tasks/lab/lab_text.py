@@ -13,13 +13,15 @@ import numpy as np
 from scaling_jax.errors import InputError
 from scaling_jax.tasks.lab import lexicon, sentences, splits
 from scaling_jax.tasks.lab.documents import Documents, headline_texts, headlines, join, sample_documents
-from scaling_jax.tasks.registry import DOCUMENTS, TextSource, text_task
+from scaling_jax.tasks.registry import DOCUMENTS, THE_LAB, TextSource, text_task
 
 _STREAM = "lab_text"
 DEFAULT_DOCUMENTS = {"train": 40_000, "dev": 1_000, "test": 1_000}
 
 
-@text_task(version=1, features=DOCUMENTS, summary="synthetic pretraining documents in two languages")
+@text_task(
+    version=1, features=DOCUMENTS, data=THE_LAB, summary="synthetic pretraining documents in two languages"
+)
 def lab_text(
     documents: Mapping[str, int] | None = None,
     target_share: float = 0.5,

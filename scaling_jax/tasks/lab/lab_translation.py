@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from scaling_jax.tasks.lab import entropy, lexicon, sentences, splits
-from scaling_jax.tasks.registry import PAIRS, TextSource, text_task
+from scaling_jax.tasks.registry import PAIRS, THE_LAB, TextSource, text_task
 
 _STREAM = "lab_translation"
 DEFAULT_EXAMPLES = {"train": 8192, "dev": 512, "test": 1024}
@@ -17,6 +17,7 @@ DEFAULT_EXAMPLES = {"train": 8192, "dev": 512, "test": 1024}
     version=1,
     features=PAIRS,
     ends=("targets",),
+    data=THE_LAB,
     summary="synthetic sentence pairs with exactly known conditional entropy",
 )
 def lab_translation(examples: Mapping[str, int] | None = None) -> TextSource:
