@@ -21,21 +21,23 @@ CONFIG_FOLDERS = (str(Path(__file__).parent), str(Path(__file__).parents[1]))
 _OURS = __name__.partition(".")[0] + "."
 
 
-def _false_for_no_package(exists: Callable[[str], bool]) -> Callable[[str], bool]:
-    """A test for a file that is false where gin asks a folder that is importable but no package."""
+def _in_a_package(path: str) -> bool:
+    """Whether a relative path is one of a file in a Python package, such as t5x/configs/runs/pretrain.gin.
 
-    def there(path: str) -> bool:
-        try:
-            return exists(path)
-        except TypeError:
-            return False
+    Gin's own test fails on a folder that is importable but no package, as gin_configs is where a checkout
+    is on PYTHONPATH, and prints an error for every path that is none.
+    """
+    folder, file = os.path.split(path)
+    try:
+        found = None if os.path.isabs(path) else importlib.util.find_spec(folder.replace("/", "."))
+    except (ImportError, ValueError):
+        return False
+    return bool(found and found.origin) and os.path.isfile(os.path.join(os.path.dirname(found.origin), file))
 
-    return there
 
-
-# gin looks for a file among Python's modules too, and fails on gin_configs where a checkout is on PYTHONPATH.
 gin.config._FILE_READERS[:] = [
-    (reader, _false_for_no_package(exists)) for reader, exists in gin.config._FILE_READERS
+    (reader, _in_a_package if exists is gin.resource_reader.system_path_file_exists else exists)
+    for reader, exists in gin.config._FILE_READERS
 ]
 
 

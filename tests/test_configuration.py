@@ -3,10 +3,12 @@
 import pytest
 
 from scaling_jax import configuration
+from scaling_jax.data.objectives.causal_lm import CausalLM
+from scaling_jax.data.objectives.span_corruption import SpanCorruption
 from scaling_jax.errors import InputError
 from scaling_jax.models.families import named_model
 from scaling_jax.training.finetune import settings_for
-from scaling_jax.training.pretrain import PretrainSettings
+from scaling_jax.training.pretrain import PretrainRun, PretrainSettings
 from scaling_jax.training.schedules import Schedule
 from scaling_jax.tuning.method import named_method
 
@@ -72,6 +74,7 @@ def test_search_paths_and_order_of_bindings(tmp_path):
         ("3b and more", "3b and more"),
         ("[1, 2", "[1, 2"),
         ("'quoted'", "quoted"),
+        ("", ""),
         ("7", 7),
         ("1e-3", 1e-3),
         ("None", None),
@@ -133,3 +136,60 @@ def test_a_parameter_without_a_value():
         configuration.call(needs_more)
     configuration.parse([], ["needs_more_for_a_test.a=2"])
     assert configuration.call(needs_more) == 3
+
+
+@pytest.mark.parametrize(
+    ("binding", "says"),
+    [
+        ("PretrainSettings.objective=@ul2", r"^PretrainSettings.objective = @ul2: write @ul2\(\)"),
+        (
+            "lora/FinetuneSettings.schedule=@mine/Schedule",
+            r"^lora/FinetuneSettings.schedule = @mine/Schedule: write",
+        ),
+        ("Study.grids=[@small/Grid(), @large/Grid]", r"^Study.grids = @large/Grid: write @large/Grid\(\)"),
+    ],
+)
+def test_a_configurable_that_is_not_called(binding, says):
+    with pytest.raises(InputError, match=says):
+        parse(binding)
+
+
+def test_a_users_own_configurable_may_take_a_function(tmp_path):
+    mine = tmp_path / "mine_too.py"
+    mine.write_text("import gin\n@gin.configurable\ndef takes_a_function(f=None):\n    return f\n")
+    configuration.parse([], ["takes_a_function.f=@takes_a_function"], imports=[str(mine)])
+
+
+def test_files_are_found_where_a_checkout_is_importable(tmp_path, monkeypatch):
+    """A folder on sys.path without __init__.py is a namespace package, in which gin looks for files too."""
+    checkout, elsewhere = tmp_path / "checkout", tmp_path / "elsewhere"
+    (checkout / "gin_configs_of_a_test").mkdir(parents=True)
+    elsewhere.mkdir()
+    (checkout / "gin_configs_of_a_test/inner.gin").write_text("PretrainSettings.batch_size = 3\n")
+    outer = checkout / "outer.gin"
+    outer.write_text("include 'gin_configs_of_a_test/inner.gin'\n")
+    monkeypatch.syspath_prepend(str(checkout))
+    monkeypatch.chdir(elsewhere)
+    parse(files=[str(outer)], search_paths=[str(checkout)])
+    assert PretrainSettings().batch_size == 3
+    outer.write_text("include 'gin_configs_of_a_test/none.gin'\n")
+    with pytest.raises(InputError, match="Unable to open file: gin_configs_of_a_test/none.gin"):
+        parse(files=[str(outer)], search_paths=[str(checkout)])
+
+
+def test_the_run_files_that_come_along_parse_anywhere(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    parse("MODEL=ladder_60k", "STORE=stores/x", "TOKENS=(64, 128)", files=["gin_configs/runs/pretrain.gin"])
+    run = configuration.call(PretrainRun)
+    assert (run.model, run.store, tuple(run.tokens), run.mixture) == ("ladder_60k", "stores/x", (64, 128), "")
+    assert PretrainSettings().objective == CausalLM() and PretrainSettings().mixture == {}
+    parse("TOKENS=128000", "MODEL=a", "STORE=b", files=["gin_configs/runs/pretrain.gin"])
+    with pytest.raises(InputError, match=r"PretrainRun.tokens = 128000: .* such as \(128000,\)"):
+        configuration.call(PretrainRun)
+    given = ["MODEL=a", "STORE=b", "TOKENS=(64,)", "OBJECTIVE=@span_corruption()", "MIXTURE={'en': 1.0}"]
+    parse(*given, "span_corruption.rate=0.5", files=["gin_configs/runs/pretrain.gin"])
+    assert PretrainSettings().objective == SpanCorruption(0.5) and PretrainSettings().mixture == {"en": 1.0}
+    assert (
+        named_model("t5_ladder_65k", 512).encoder_layers and not named_model("ladder_25k", 512).encoder_layers
+    )
+    assert "not found" not in caplog.text, "looking in several places is no error"

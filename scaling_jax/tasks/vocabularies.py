@@ -1,6 +1,8 @@
 """Vocabularies of a token store: SentencePiece trained here, a given model, or bytes.
 
-Ids of a vocabulary trained here are T5's: pad 0, end of sequence 1, unknown 2.
+Ids of a vocabulary trained here are T5's: pad 0, end of sequence 1, unknown 2. `extra_ids` more may
+follow the pieces, as in seqio: no text becomes one of them, pretraining objectives take their sentinels
+and modes there (100 in T5).
 """
 
 import dataclasses
@@ -46,6 +48,7 @@ def sentencepiece(
     lines: int = 200_000,
     character_coverage: float = 1.0,
     byte_fallback: bool = False,
+    extra_ids: int = 0,
 ) -> Vocabulary:
     """A SentencePiece vocabulary trained on the stores' own training text.
 
@@ -56,12 +59,14 @@ def sentencepiece(
         lines: at most this many lines (examples, or documents), the first of each store in equal shares.
         character_coverage: share of the text's characters that get a piece; the rest is unknown.
         byte_fallback: spell what is unknown in bytes (needs 256 pieces).
+        extra_ids: ids after the pieces that stand for no text.
 
     Raises:
         InputError: unknown algorithm; `make` raises it when the text has too few pieces for the size.
     """
     if algorithm not in ("unigram", "bpe"):
         raise InputError(f"sentencepiece.algorithm = {algorithm!r}: must be 'unigram' or 'bpe'")
+    _check_extra_ids("sentencepiece", extra_ids)
     options = {
         "vocab_size": size,
         "model_type": algorithm,
@@ -72,32 +77,62 @@ def sentencepiece(
     def make(text_lines: Iterator[str], folder: Path) -> VocabularyFile:
         # Text that occurs in two stores is taken once: long repeats make the unigram trainer's search for
         # frequent substrings quadratic.
-        return _train(iter(dict.fromkeys(itertools.islice(text_lines, lines))), folder, options)
+        file = _train(iter(dict.fromkeys(itertools.islice(text_lines, lines))), folder, options)
+        return _extended(file, extra_ids)
 
     settings = {"kind": "sentencepiece", "trained": True, "lines": lines, "text": text, **options}
-    return Vocabulary(settings, None if text is None else tuple(text), make)
+    return Vocabulary(settings | _recorded(extra_ids), None if text is None else tuple(text), make)
 
 
 @gin.configurable(module="tasks")
-def sentencepiece_model(path: str | None = None) -> Vocabulary:
+def sentencepiece_model(path: str | None = None, extra_ids: int | None = None) -> Vocabulary:
     """A SentencePiece model made elsewhere, such as the one of a pretrained checkpoint.
 
+    Args:
+        path: its file.
+        extra_ids: ids after the pieces that stand for no text. None is as many as the model has itself, as
+            pieces <extra_id_N> at its end (mT5's has 100, T5's none).
+
     Raises:
-        InputError: no such file, not a SentencePiece model, or one without an end-of-sequence piece.
+        InputError: no such file, not a SentencePiece model, one without an end-of-sequence piece, or
+            extra ids for a model that has some itself.
     """
     if not path:
         raise InputError("sentencepiece_model.path is not set: bind it to a .model file")
     if not Path(path).is_file():
         raise InputError(f"sentencepiece_model.path: no file {path}")
+    _check_extra_ids("sentencepiece_model", extra_ids or 0)
     file = _open(Path(path))
+    if extra_ids and file.extra_ids not in (0, extra_ids):
+        raise InputError(
+            f"sentencepiece_model.extra_ids = {extra_ids}: {path} has {file.extra_ids} itself, leave it unset"
+        )
+    if not file.extra_ids:
+        file = _extended(file, extra_ids or 0)
     settings = {"kind": "sentencepiece", "trained": False, "sha256": file.sha256()}
-    return Vocabulary(settings, (), lambda text_lines, folder: file)
+    return Vocabulary(settings | _recorded(extra_ids or 0), (), lambda text_lines, folder: file)
 
 
 @gin.configurable(module="tasks")
-def byte_vocabulary() -> Vocabulary:
-    """UTF-8 bytes after pad, end of sequence and unknown: 259 ids, no file, no training."""
-    return Vocabulary({"kind": "bytes"}, (), lambda text_lines, folder: VocabularyFile("bytes", 259))
+def byte_vocabulary(extra_ids: int = 0) -> Vocabulary:
+    """UTF-8 bytes after pad, end of sequence and unknown: 259 ids and `extra_ids`, no file, no training."""
+    _check_extra_ids("byte_vocabulary", extra_ids)
+    file = _extended(VocabularyFile("bytes", 259), extra_ids)
+    return Vocabulary({"kind": "bytes"} | _recorded(extra_ids), (), lambda text_lines, folder: file)
+
+
+def _check_extra_ids(configurable: str, extra_ids: int) -> None:
+    if type(extra_ids) is not int or extra_ids < 0:
+        raise InputError(f"{configurable}.extra_ids = {extra_ids!r}: a number of ids, 0 or more")
+
+
+def _extended(file: VocabularyFile, extra_ids: int) -> VocabularyFile:
+    return dataclasses.replace(file, size=file.size + extra_ids, extra_ids=extra_ids)
+
+
+def _recorded(extra_ids: int) -> dict[str, int]:
+    """For the settings: a vocabulary without extra ids says nothing of them, as stores made before do."""
+    return {"extra_ids": extra_ids} if extra_ids else {}
 
 
 def _train(text_lines: Iterator[str], folder: Path, options: Mapping[str, Any]) -> VocabularyFile:
@@ -149,6 +184,9 @@ def _open(path: Path) -> VocabularyFile:
         raise InputError(f"{path}: the model has no end-of-sequence piece, which every target must end in")
     # Padding is masked wherever it is used, so a model without a pad piece may pad with id 0.
     pad_id = max(processor.pad_id(), 0)
-    return VocabularyFile(
-        "sentencepiece", processor.get_piece_size(), path, pad_id, processor.eos_id(), processor.unk_id()
-    )
+    size = processor.get_piece_size()
+    extra_ids = 0
+    while re.fullmatch(r"▁?<extra_id_\d+>", processor.id_to_piece(size - 1 - extra_ids)):
+        extra_ids += 1
+    ids = (pad_id, processor.eos_id(), processor.unk_id())
+    return VocabularyFile("sentencepiece", size, path, *ids, extra_ids)

@@ -81,16 +81,24 @@ def test_sizes_of_isik(name, nominal):
 
 def test_every_size_is_of_one_file_and_one_name():
     files = sorted(path.stem for path in (ROOT / "gin_configs/models").glob("*.gin"))
-    assert set(files) == {*SIZES, *PUBLISHED, "t5_3b", "t5_770m", "cpu_ladder"}
+    ladders = {"cpu_ladder", "t5_ladder"}
+    assert set(files) == {*SIZES, *PUBLISHED, "t5_3b", "t5_770m", *ladders}
     configuration.parse([f"gin_configs/models/{name}.gin" for name in files], imports=CONFIGURABLES)
-    assert {named_model(name, 1000).name for name in files if name != "cpu_ladder"} < set(files)
+    assert {named_model(name, 1000).name for name in files if name not in ladders} < set(files)
 
 
-def test_the_ladder_says_its_sizes():
-    configuration.parse(["gin_configs/models/cpu_ladder.gin"], imports=CONFIGURABLES)
-    names = {"25k": 25e3, "60k": 60e3, "120k": 120e3, "250k": 250e3, "500k": 500e3, "1m": 1e6}
-    for name, nominal in names.items():
-        config = named_model(f"ladder_{name}", 512)
+LADDERS = {
+    "cpu_ladder": {"25k": 25e3, "60k": 60e3, "120k": 120e3, "250k": 250e3, "500k": 500e3, "1m": 1e6},
+    "t5_ladder": {"65k": 65e3, "230k": 230e3, "500k": 500e3, "1m": 1e6},
+}
+
+
+@pytest.mark.parametrize("ladder", LADDERS)
+def test_a_ladder_says_its_sizes(ladder):
+    configuration.parse([f"gin_configs/models/{ladder}.gin"], imports=CONFIGURABLES)
+    for name, nominal in LADDERS[ladder].items():
+        config = named_model(f"{ladder.removeprefix('cpu_')}_{name}", 512)
+        assert (config.encoder_layers > 0) == (ladder == "t5_ladder")
         assert config.vocabulary_size == 512, "the size comes from the data"
         assert abs(counts.non_embedding_parameters(config) / nominal - 1) < 0.12, name
 

@@ -168,3 +168,34 @@ def test_schedules_at_their_corners():
     assert (inverse[:25] == 2.0).all()
     np.testing.assert_allclose(inverse[[99]], [1.0], rtol=1e-6)
     assert rates("cosine", 10, steps=1) == [2.0]
+
+
+def test_warm_up_as_a_share_of_the_run():
+    sun = Schedule("cosine", final_fraction=0.0, warmup_fraction=0.03)
+    same = Schedule("cosine", warmup_steps=30, final_fraction=0.0)
+    np.testing.assert_array_equal(sun.rates(5e-6, 1000), same.rates(5e-6, 1000))
+    found = Schedule("linear", final_fraction=0.0, warmup_fraction=0.06).rates(1.0, 1000)
+    assert (found[58] < 1, found[59], found[60], found[61] < 1) == (True, 1.0, 1.0, True)
+    assert [Schedule(warmup_fraction=0.06).warmup(steps) for steps in (1000, 100, 50, 10, 1)] == [
+        60,
+        6,
+        3,
+        1,
+        1,
+    ]
+    assert Schedule(warmup_fraction=0.1).warmup(30) == 3, "0.1 x 30 is 3.0000000000000004 in floating point"
+    with pytest.raises(InputError, match="warmup_steps = 5 and Schedule.warmup_fraction = 0.1: bind one"):
+        Schedule(warmup_steps=5, warmup_fraction=0.1)
+    with pytest.raises(InputError, match="Schedule.warmup_fraction = 1.5"):
+        Schedule(warmup_fraction=1.5)
+
+
+def test_the_inverse_square_root_is_that_of_the_papers():
+    # Raffel et al. 2020 and Isik et al. 2024: rate b / sqrt(max(n, k)) at step n, k = 10,000; b = 1 here.
+    steps = np.arange(1, 50_001)
+    wanted = 1 / np.sqrt(np.maximum(steps, 10_000))
+    found = Schedule("inverse_square_root", warmup_steps=10_000).rates(1 / np.sqrt(10_000), 50_000)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    assert found[0] == found[9_999] == np.float32(0.01) and found[39_999] == np.float32(0.005)
+    part = Schedule("inverse_square_root", warmup_steps=10_000).rates(0.01, 20_000)
+    np.testing.assert_array_equal(part, found[:20_000], err_msg="a shorter run is a prefix of a longer one")
