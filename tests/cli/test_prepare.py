@@ -11,7 +11,7 @@ def test_show_lists_tasks_and_prints_examples(capsys):
     assert all(name in printed for name in ("lab_translation", "jsonl", "parallel_text", "plain_text"))
     assert main(["prepare", "--show", "lab_translation", "--examples", "2"]) == 0
     printed = capsys.readouterr().out
-    assert "lab_translation_v1" in printed and printed.count("targets") == 2
+    assert "lab_translation_v1" in printed and printed.count("\ntargets") == 2
     assert main(["prepare", "--show", "lab_translation", "--gin", "lab.seed=4"]) == 0
     assert capsys.readouterr().out.splitlines()[2:] != printed.splitlines()[2:]
 
