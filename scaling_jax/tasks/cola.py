@@ -57,6 +57,8 @@ def cola(
         template: text of the inputs; `{source}` stands for the sentence.
         data_dir: folder of TensorFlow Datasets; None is its default.
     """
+    if len(labels) != 2:
+        raise InputError(f"cola.labels = {labels!r}: two words are needed, for 0 and for 1")
 
     def open_files(binding: str, value: Any) -> pairs.PairFiles:
         paths = text_files.as_paths(binding, value)

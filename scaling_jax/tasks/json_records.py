@@ -32,6 +32,8 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
                 raise InputError(f"{path}:{number}:{error.colno}: not JSON ({error.msg})") from error
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits, a deep nest
+                raise InputError(f"{path}:{number}: not JSON that can be read ({error})") from error
             yield number, _object(path, number, record)
 
 
@@ -56,6 +58,10 @@ def text_field(path: Path, number: int, record: Mapping[str, Any], field: str) -
     if not isinstance(record[field], str):
         kind = type(record[field]).__name__
         raise InputError(f"{path}:{number}: field {field!r} must be a string, this is a {kind}")
+    try:
+        record[field].encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"{path}:{number}: field {field!r} is not Unicode text ({error.reason})") from error
     return record[field]
 
 
@@ -76,6 +82,10 @@ def _of_array(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise json.JSONDecodeError("Expecting ',' or ']' after an object", text, place)
         except json.JSONDecodeError as error:
             raise InputError(f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg})") from error
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path}:{number}: not JSON that can be read ({error})") from error
         expects_more = text[place] == ","
         place += expects_more
     after = _SPACE.match(text, place + 1).end()

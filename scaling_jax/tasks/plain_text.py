@@ -30,6 +30,8 @@ def plain_text(
     """
     if not train:
         raise InputError("plain_text.train is not set: bind it to your text file, or a list of them")
+    if not all(isinstance(share, (int, float)) for share in (dev_share, test_share)):
+        raise InputError("plain_text.dev_share and plain_text.test_share: numbers are needed")
     if min(dev_share, test_share) < 0 or dev_share + test_share > 0.5:
         raise InputError("plain_text.dev_share and plain_text.test_share: from 0 on, together at most 0.5")
     bound = {"train": train, "dev": dev, "test": test}

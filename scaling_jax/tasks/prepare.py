@@ -193,10 +193,10 @@ def _up_to_date(
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return False
     manifest = open_store(path).manifest
-    if manifest["settings"] != settings:
+    if _set(manifest["settings"]) != _set(settings):
         raise InputError(
             f"{path} was prepared with other settings "
-            f"({_first_difference(manifest['settings'], settings)}): "
+            f"({_first_difference(_set(manifest['settings']), _set(settings))}): "
             "give another --out, or remove that folder"
         )
     held_out = [split for name, split in manifest["splits"].items() if name != "train"]
@@ -208,6 +208,13 @@ def _up_to_date(
     else:
         say(f"{path}: up to date")
     return True
+
+
+def _set(settings: Any) -> Any:
+    """The settings without those that are None: a task that learns a new parameter keeps its stores."""
+    if not isinstance(settings, dict):
+        return settings
+    return {name: _set(value) for name, value in settings.items() if value is not None}
 
 
 def _first_difference(there: Any, wanted: Any, name: str = "") -> str:
