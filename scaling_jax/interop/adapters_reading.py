@@ -8,8 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from scaling_jax import files
 from scaling_jax.errors import InputError
+from scaling_jax.interop.adapter_settings import (
+    number,
+    read_settings,
+    scales_input,
+    targeted,
+    whole_number,
+)
 from scaling_jax.interop.adapters import CONFIG, PREFIX, PROMPT, TENSORS, layer_counts, modules
 from scaling_jax.interop.tensor_files import StoredTensor, open_file
 from scaling_jax.models import counts
@@ -19,18 +25,6 @@ from scaling_jax.tuning.ia3 import IA3
 from scaling_jax.tuning.lora import LoRA
 from scaling_jax.tuning.method import TuningMethod
 from scaling_jax.tuning.prompt import Prompt
-
-KNOWN = ("LORA", "IA3", "PROMPT_TUNING")
-# Settings that change what an adapter computes and that our methods do not have: what they must be.
-WITHOUT = {
-    "use_dora": (False, None),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
-    "modules_to_save": ([], None),
-    "bias": ("none", None),
-    "lora_bias": (False, None),
-    "trainable_token_indices": ([], {}, None),
-}
 
 # Our arrays beside one projection, by (path, layer).
 Found = dict[tuple[selection.Path, int], dict[str, np.ndarray]]
@@ -52,17 +46,8 @@ def read_adapter(path: Path, model: ModelConfig) -> Adapter:
         InputError: no adapter there, a kind or an option of it that our methods do not have, a truncated
             file, or one that was trained on another base (all that does not fit is named).
     """
-    settings = files.read_json(path / CONFIG)
-    kind = settings.get("peft_type")
-    if kind not in KNOWN:
-        raise InputError(f"{path / CONFIG}: peft_type {kind!r}; known are {', '.join(KNOWN)}")
-    unusual = {
-        key: settings[key]
-        for key, allowed in WITHOUT.items()
-        if key in settings and settings[key] not in allowed
-    }
-    if unusual:
-        raise InputError(f"{path / CONFIG} asks for what our methods do not have: {unusual}")
+    settings = read_settings(path / CONFIG)
+    kind = settings["peft_type"]
     if not (path / TENSORS).is_file() and (path / "adapter_model.bin").is_file():
         raise InputError(
             f"{path}/adapter_model.bin is a pickle, which is never loaded: save it as safetensors"
@@ -76,9 +61,9 @@ def read_adapter(path: Path, model: ModelConfig) -> Adapter:
     tuned = _stacked(found)
     if kind == "IA3":
         return Adapter("ia3", IA3(targets=targets, layers=layers), tuned)
-    rank = settings["r"]
-    scale = settings["lora_alpha"] / (rank**0.5 if settings.get("use_rslora") else rank)
-    dropout = settings.get("lora_dropout", 0.0)
+    rank, alpha = settings["r"], number(path / CONFIG, settings, "lora_alpha")
+    scale = alpha / (rank**0.5 if settings.get("use_rslora") else rank)
+    dropout = number(path / CONFIG, settings, "lora_dropout", 0.0)
     method = LoRA(rank=rank, alpha=scale * rank, dropout=dropout, targets=targets, layers=layers)
     return Adapter("lora", method, tuned)
 
@@ -95,7 +80,8 @@ def _places(model: ModelConfig) -> dict[str, tuple[selection.Path, int]]:
 def _lora_arrays(
     path: Path, settings: Mapping[str, Any], stored: Mapping[str, StoredTensor], model: ModelConfig
 ) -> Found:
-    rank, suffixes = settings["r"], {"lora_a": ".lora_A.weight", "lora_b": ".lora_B.weight"}
+    rank = whole_number(path / CONFIG, settings, "r")
+    suffixes = {"lora_a": ".lora_A.weight", "lora_b": ".lora_B.weight"}
     shapes = _kernel_shapes(model)
     wanted: dict[str, tuple[selection.Path, int, str, tuple[int, ...]]] = {}
     present = {
@@ -104,8 +90,10 @@ def _lora_arrays(
         for suffix in suffixes.values()
         if name.endswith(suffix)
     }
-    for module, (place, layer) in _places(model).items():
-        if module in present:
+    places = _places(model)
+    targets = targeted(path / CONFIG, settings, places)
+    for module, (place, layer) in places.items():
+        if module in (present if targets is None else targets):
             features_in, features_out = shapes[place]
             sides = {"lora_a": (rank, features_in), "lora_b": (features_out, rank)}
             for ours, suffix in suffixes.items():
@@ -123,12 +111,13 @@ def _ia3_arrays(
     """A vector on the output of a projection is ours; one on the input of the last projection of a gated
     feed-forward is ours on the output of `up`."""
     shapes, wanted = _kernel_shapes(model), {}
-    scaled_inputs = settings.get("feedforward_modules") or []
-    for module, (place, layer) in _places(model).items():
+    places = _places(model)
+    targets = targeted(path / CONFIG, settings, places)
+    for module, (place, layer) in places.items():
         name = f"{PREFIX}{module}.ia3_l"
-        if name not in stored:
+        if not (name in stored if targets is None else module in targets):
             continue
-        if not _named(module, scaled_inputs):
+        if not scales_input(module, settings):
             wanted[name] = (place, layer, (shapes[place][1], 1))
         elif place[-1] == "down" and model.feed_forward == "gated":
             wanted[name] = ((*place[:-1], "up"), layer, (1, shapes[place][0]))
@@ -146,17 +135,13 @@ def _ia3_arrays(
     return found
 
 
-def _named(module: str, names: str | list[str]) -> bool:
-    names = [names] if isinstance(names, str) else names
-    return any(module == name or module.endswith(f".{name}") for name in names)
-
-
 def _prompt(
     path: Path, settings: Mapping[str, Any], stored: Mapping[str, StoredTensor], model: ModelConfig
 ) -> Adapter:
     # With two parts, as is peft's default for an encoder-decoder, it holds a second prompt that it never
     # puts before the decoder.
-    length, parts = settings["num_virtual_tokens"], settings.get("num_transformer_submodules") or 1
+    length = whole_number(path / CONFIG, settings, "num_virtual_tokens")
+    parts = settings.get("num_transformer_submodules") or 1
     _check(path, stored, {PROMPT: (length * parts, model.model_dim)})
     place = "encoder" if model.encoder_layers else "embedding"
     return Adapter("prompt", Prompt(length), {place: {"prompt": _read(stored[PROMPT])[:length]}})

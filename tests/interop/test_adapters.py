@@ -13,7 +13,7 @@ from scaling_jax.errors import InputError
 from scaling_jax.interop import adapters, conversion, hugging_face, tensor_files
 from scaling_jax.interop.adapters_reading import read_adapter
 from scaling_jax.models import counts
-from scaling_jax.training import bases
+from scaling_jax.training import bases, checkpoints
 from scaling_jax.training.mesh import Layout
 from scaling_jax.tuning.bitfit import BitFit
 from scaling_jax.tuning.full import Full
@@ -119,14 +119,157 @@ def written(tmp_path):
             {"rank_pattern": {"q_proj": 8}, "bias": "all"},
             "'rank_pattern'.*'bias': 'all'|'bias'.*'rank_pattern'",
         ),
+        *(
+            ({name: value}, f"what our methods do not have: .*{name}")
+            for name, value in {
+                "alpha_pattern": {"q_proj": 3},
+                "modules_to_save": ["lm_head"],
+                "lora_bias": True,
+                "trainable_token_indices": [1],
+                "alora_invocation_tokens": [5, 6],
+                "layer_replication": [[0, 2], [1, 3]],
+                "target_parameters": ["experts.down_proj"],
+                "use_qalora": True,
+                "use_bdlora": {"nblocks": 2},
+                "kasa_config": {"beta": 0.1},
+                "init_lora_weights": "pissa_niter_4",
+                "loftq_config": {"loftq_bits": 4},
+                "of_a_later_version": "yes",
+            }.items()
+        ),
         ({"r": 4}, r"misshapen: .*lora_A.weight \[3, 40\] for \[4, 40\]"),
+        ({"r": None}, "adapter_config.json: r = None: a whole number above 0"),
+        ({"lora_alpha": "6"}, "lora_alpha = '6': a number"),
+        ({"lora_alpha": None}, "lora_alpha = None: a number"),
+        ({"target_modules": "(model"}, "'.model' is no regular expression"),
+        (
+            {"target_modules": ["q_proj", "down_proj"]},
+            r"for this base: missing: .*layers\.0\.mlp\.down_proj\.lora_A.weight, .*q_proj\.lora_B",
+        ),
+        ({"target_modules": ["q_proj"], "layers_to_transform": [1, 2]}, r"extra: .*mlp\.down_proj\.lora_A"),
     ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_adapters_that_cannot_be_read(written, changes, says):
     folder, settings = written
     (folder / "adapter_config.json").write_text(json.dumps(settings | changes))
     with pytest.raises(InputError, match=says):
         read_adapter(folder, cases.CASES[LLAMA])
+
+
+@pytest.mark.parametrize("content", ["[1]", '"LORA"', "{", '{"r": 2}'])
+def test_settings_that_are_none(written, content):
+    folder, _ = written
+    (folder / "adapter_config.json").write_text(content)
+    with pytest.raises(InputError, match="adapter_config.json"):
+        read_adapter(folder, cases.CASES[LLAMA])
+
+
+# As peft 0.21 writes a plain LoRA adapter, with all that it has a setting for.
+PLAIN = {
+    "alora_invocation_tokens": None,
+    "alpha_pattern": {},
+    "arrow_config": None,
+    "auto_mapping": {"base_model_class": "LlamaForCausalLM", "parent_library": "transformers"},
+    "bias": "none",
+    "corda_config": None,
+    "ensure_weight_tying": False,
+    "eva_config": None,
+    "exclude_modules": None,
+    "fan_in_fan_out": False,
+    "inference_mode": True,
+    "init_lora_weights": True,
+    "layer_replication": None,
+    "layers_pattern": None,
+    "loftq_config": {},
+    "lora_bias": False,
+    "megatron_config": None,
+    "megatron_core": "megatron.core",
+    "modules_to_save": None,
+    "peft_version": "0.21.2",
+    "qalora_group_size": 16,
+    "rank_pattern": {},
+    "revision": None,
+    "target_parameters": None,
+    "task_type": "CAUSAL_LM",
+    "trainable_token_indices": None,
+    "use_dora": False,
+    "use_qalora": False,
+    "use_rslora": False,
+}
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {},
+        {
+            "target_modules": ["q_proj", "down_proj"],
+            "layers_to_transform": [1, 2],
+            "layers_pattern": "layers",
+        },
+        {"target_modules": r"model\.layers\.[12]\.(self_attn\.q_proj|mlp\.down_proj)"},
+        {
+            "target_modules": ["q_proj", "down_proj"],
+            "exclude_modules": ["model.layers.0.self_attn.q_proj", "layers.0.mlp.down_proj"],
+        },
+        {"target_modules": None},
+    ],
+)
+def test_a_plain_adapter_with_every_setting(written, chosen):
+    """The same projections named in each of PEFT's ways."""
+    folder, settings = written
+    before = read_adapter(folder, cases.CASES[LLAMA])
+    (folder / "adapter_config.json").write_text(json.dumps(PLAIN | settings | chosen))
+    found = read_adapter(folder, cases.CASES[LLAMA])
+    assert found.method == before.method
+    jax.tree.map(np.testing.assert_array_equal, found.tuned, before.tuned)
+
+
+def test_a_disk_that_is_full(tmp_path, monkeypatch):
+    case, method = METHODS["lora_everywhere"]
+    model = cases.CASES[case]
+    tuned = tuned_tree(model, method)
+
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(adapters, "write_file", fails)
+    with pytest.raises(InputError, match="cannot write .*: No space left on device"):
+        adapters.write_adapter(tmp_path / "a", model, method, tuned, "base")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "first", [LoRA(rank=2), BitFit(targets=("attention",)), Prompt(3)], ids=lambda m: type(m).__name__
+)
+def test_an_adapter_on_a_tuned_base(tmp_path, first):
+    """The model is then the one that the base merges to; one that cannot be merged is no base."""
+    model = cases.CASES[LLAMA]
+    about = {"kind": "pretrained", "model": dataclasses.asdict(model), "vocabulary_sha256": "v"}
+    about |= {"pretrain_tokens": 5, "hash": checkpoints.tree_hash(cases.parameters(LLAMA))}
+    checkpoints.save(tmp_path / "base", cases.parameters(LLAMA), about)
+    arrays = tuned_tree(model, first)
+    own = {"kind": "tuned", "method": {"name": method_name(first), **dataclasses.asdict(first)}}
+    own |= {"base": {"path": str(tmp_path / "base"), "hash": about["hash"], "pretrain_tokens": 5}}
+    own |= {"model": about["model"], "vocabulary_sha256": "v"}
+    checkpoints.save(tmp_path / "first", arrays, own | {"hash": bases.tuned_hash(arrays, own)})
+    method = LoRA(rank=2, alpha=5.0)
+    adapters.write_adapter(tmp_path / "a", model, method, tuned_tree(model, method, seed=4), "base")
+    if isinstance(first, Prompt):
+        with pytest.raises(InputError, match="first cannot be a base: prompt cannot be merged"):
+            conversion.from_adapter(tmp_path / "a", tmp_path / "second", tmp_path / "first")
+        return
+    conversion.from_adapter(tmp_path / "a", tmp_path / "second", tmp_path / "first")
+    found = bases.load_tuned(tmp_path / "second", Layout())
+    assert found.program.model.biases == (() if isinstance(first, LoRA) else ("query", "key", "value", "out"))
+    assert tuple(found.about["model"]["biases"]) == found.program.model.biases
+    merged = first.merge(arrays, cases.parameters(LLAMA))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found.base, merged)
+
+
+def method_name(method):
+    return type(method).name if hasattr(type(method), "name") else "prompt"
 
 
 def test_an_adapter_for_another_base(written):
@@ -158,6 +301,9 @@ def test_vectors_before_the_last_projection_are_those_after_up(tmp_path):
     tensor_files.write_file(tmp_path / "a/adapter_model.safetensors", new)
     settings = files.read_json(tmp_path / "a/adapter_config.json")
     usual = {"target_modules": ["k_proj", "v_proj", "down_proj"], "feedforward_modules": ["down_proj"]}
+    (tmp_path / "a/adapter_config.json").write_text(json.dumps(settings | usual))
+    jax.tree.map(np.testing.assert_array_equal, read_adapter(tmp_path / "a", model).tuned, tuned)
+    usual["feedforward_modules"] = r".*mlp\.down_proj"
     (tmp_path / "a/adapter_config.json").write_text(json.dumps(settings | usual))
     jax.tree.map(np.testing.assert_array_equal, read_adapter(tmp_path / "a", model).tuned, tuned)
     usual["feedforward_modules"] = ["k_proj"]

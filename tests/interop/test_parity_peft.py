@@ -1,13 +1,15 @@
 """Our adapters in Hugging Face's peft and peft's in ours, in one process (`make parity`; needs torch)."""
 
 import functools
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from scaling_jax.interop import adapters, hugging_face
-from scaling_jax.interop.adapters_reading import read_adapter
+from scaling_jax.interop.adapter_settings import scales_input, targeted
+from scaling_jax.interop.adapters_reading import _places, read_adapter
 from scaling_jax.models.model import arguments, model_of
 from scaling_jax.training.mesh import Layout
 from scaling_jax.training.optimizers import Optimizer
@@ -105,6 +107,51 @@ def test_we_compute_what_peft_saves(tmp_path, name):
     found = read_adapter(tmp_path / "a", model)
     ours = our_logits(model, found.method, found.tuned, cases.parameters(case), given)
     np.testing.assert_allclose(ours, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", [LLAMA, T5])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": ["q_proj", "o", "wo"]},
+        {"target_modules": ["proj"]},
+        {"target_modules": r".*\.(q|k_proj|wi_0)"},
+        {"target_modules": ["q", "up_proj", "v_proj"], "layers_to_transform": [1, 2]},
+        {"target_modules": ["q", "up_proj"], "layers_to_transform": 0},
+        {
+            "target_modules": ["q", "v", "wo", "down_proj"],
+            "layers_to_transform": [1],
+            "layers_pattern": "layer",
+        },
+        {
+            "target_modules": ["q", "down_proj"],
+            "layers_to_transform": [2],
+            "layers_pattern": ["layers", "block"],
+        },
+        {
+            "target_modules": ["q", "q_proj"],
+            "exclude_modules": ["SelfAttention.q", "layers.0.self_attn.q_proj"],
+        },
+        {"target_modules": ["q", "q_proj"], "exclude_modules": r".*\.0\..*"},
+    ],
+)
+def test_modules_are_those_that_peft_takes(case, settings):
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    every = list(_places(cases.CASES[case]))
+    config = peft.LoraConfig(**settings)
+    wanted = {module for module in every if check_target_module_exists(config, module)}
+    assert targeted(Path("x"), settings, every) == wanted
+    scaling = {"feedforward_modules": settings["target_modules"]}
+    for module in every:
+        theirs = peft.IA3Model._check_target_module_feedforward(
+            peft.IA3Config(**settings_of(scaling)), module
+        )
+        assert scales_input(module, scaling) == theirs
+
+
+def settings_of(scaling):
+    return scaling | {"target_modules": scaling["feedforward_modules"]}
 
 
 @pytest.mark.parametrize("case", [LLAMA, T5])
