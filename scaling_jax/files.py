@@ -64,12 +64,25 @@ def read_json(path: str | os.PathLike) -> Any:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from error
 
 
+def make_directory(path: str | os.PathLike) -> Path:
+    """Makes a folder and those above it, if they are not there.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {path}: {error.strerror or error}") from error
+    return Path(path)
+
+
 @contextlib.contextmanager
 def new_directory(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary sibling folder that becomes `path` when the block ends without error.
 
     Raises:
-        InputError: `path` already exists and is not an empty folder, or cannot be made.
+        InputError: `path` already exists and is not an empty folder, or cannot be made or written to.
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -85,8 +98,11 @@ def new_directory(path: str | os.PathLike) -> Iterator[Path]:
         if path.exists():
             path.rmdir()
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        # An error that names a file elsewhere is of what was to be written, not of the writing.
+        if isinstance(error, OSError) and str(error.filename or temporary).startswith(str(temporary)):
+            raise InputError(f"cannot write {path}: {error.strerror or error}") from error
         raise
 
 

@@ -20,6 +20,9 @@ import orbax.checkpoint as ocp
 from scaling_jax import files
 from scaling_jax.errors import InputError
 
+# Bytes of a stack of layers above which it is brought to the host layer by layer.
+HASHED_AT_ONCE = 1 << 28
+
 
 def save(folder: str | os.PathLike, tree: Any, about: dict[str, Any], tokenizer: Sequence[Path] = ()) -> int:
     """Writes a checkpoint, replacing an unfinished or older one; returns the bytes on disk.
@@ -41,8 +44,13 @@ def save(folder: str | os.PathLike, tree: Any, about: dict[str, Any], tokenizer:
         files.write_json(temporary / "about.json", about)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
-    except OSError as error:
-        raise InputError(f"cannot write checkpoint {folder}: {error.strerror or error}") from error
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        # A full disk comes from TensorStore as a ValueError.
+        if isinstance(error, OSError) or "No space left on device" in str(error):
+            reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:300]
+            raise InputError(f"cannot write checkpoint {folder}: {reason}") from error
+        raise
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -87,12 +95,16 @@ def restore(folder: str | os.PathLike, like: Any) -> Any:
 
 
 def tree_hash(tree: Any) -> str:
-    """SHA-256 over the paths, dtypes, shapes and bytes of all leaves, one leaf in memory at a time."""
+    """SHA-256 over the paths, dtypes, shapes and bytes of all leaves.
+
+    On the host is one leaf at a time, of a large stack of layers one layer.
+    """
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        array = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)}{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # no copy
+        digest.update(f"{jax.tree_util.keystr(path)}{np.dtype(leaf.dtype)}{tuple(leaf.shape)}".encode())
+        by_layer = leaf.nbytes > HASHED_AT_ONCE and leaf.ndim > 2
+        for part in (leaf[layer] for layer in range(len(leaf))) if by_layer else (leaf,):
+            digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)  # no copy
     return digest.hexdigest()
 
 

@@ -40,7 +40,7 @@ class IA3(Targeted):
     def merge_projection(self, added: Any, projection: Any) -> Any:
         scale = added["ia3_scale"]
         kernel = projection["kernel"]
-        merged = {"kernel": kernel * scale[..., None, :].astype(kernel.dtype)}
+        merged = {"kernel": (kernel * scale[..., None, :]).astype(kernel.dtype)}
         if "bias" in projection:
-            merged["bias"] = projection["bias"] * scale.astype(projection["bias"].dtype)
+            merged["bias"] = (projection["bias"] * scale).astype(projection["bias"].dtype)
         return merged

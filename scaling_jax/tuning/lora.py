@@ -90,4 +90,4 @@ class LoRA(Targeted):
     def merge_projection(self, added: Any, projection: Any) -> Any:
         update = jnp.matmul(added["lora_a"], added["lora_b"], precision=jax.lax.Precision.HIGHEST)
         kernel = projection["kernel"]
-        return {"kernel": kernel + self.scale * update.astype(kernel.dtype)}
+        return {"kernel": (kernel + self.scale * update).astype(kernel.dtype)}

@@ -84,6 +84,34 @@ def test_a_full_checkpoint_needs_no_base(room, tmp_path):
     )
 
 
+def test_a_hash_of_large_arrays(monkeypatch):
+    """Layer by layer it is the same."""
+    tree = {
+        "a": jnp.arange(24.0).reshape(2, 3, 4),
+        "b": np.arange(6).reshape(2, 3),
+        "c": jnp.ones(3, jnp.bfloat16),
+    }
+    whole = checkpoints.tree_hash(tree)
+    monkeypatch.setattr(checkpoints, "HASHED_AT_ONCE", 0)
+    assert checkpoints.tree_hash(tree) == whole
+    assert checkpoints.tree_hash(tree | {"a": tree["a"].at[1, 2, 3].set(0)}) != whole
+
+
+def test_a_merged_base_lies_as_a_pretrained_one(room, tmp_path):
+    store, made, _ = room
+    finetune(FinetuneRun(str(made["base"]), store, "lora"), tmp_path / "lora")
+    _, base, _ = load_base(made["base"], Layout())
+    _, merged, about = load_base(tmp_path / "lora/checkpoint", Layout())
+    assert (
+        about["hash"]
+        == checkpoints.about(tmp_path / "lora/checkpoint")["hash"]
+        != checkpoints.tree_hash(merged)
+    )
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), merged) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), base
+    )
+
+
 def test_a_frozen_base_in_bfloat16(room, tmp_path):
     store, made, _ = room
     tiny.configure("FinetuneSettings.max_steps=4", "FinetuneSettings.base_dtype='bfloat16'")
