@@ -43,7 +43,8 @@ def add_arguments(parser) -> None:
     )
     parser.add_argument(
         "--base",
-        help="checkpoint of the base of an adapter that is read; name of the base of one that is written",
+        help="checkpoint of the base of an adapter that is read, or of a tuned checkpoint if it has moved; "
+        "name of the base of an adapter that is written",
     )
     parser.add_argument("--fsdp", type=int, default=1, help="devices along each parameter's width")
     parser.add_argument("--tensor", type=int, default=1, help="devices along heads and feed-forward")
@@ -64,7 +65,8 @@ def run(arguments) -> int:
     layout = Layout(fsdp=arguments.fsdp, tensor=arguments.tensor)
     began = time.perf_counter()
     if arguments.to == "hugging_face":
-        made = conversion.to_hugging_face(source, out, layout, arguments.dtype)
+        base = Path(arguments.base) if arguments.base else None
+        made = conversion.to_hugging_face(source, out, layout, arguments.dtype, base)
     elif arguments.to == "adapter":
         made = conversion.to_adapter(source, out, layout, arguments.base)
     elif (source / "adapter_config.json").is_file():
@@ -78,6 +80,8 @@ def run(arguments) -> int:
             source, out, arguments.name, layout, arguments.dtype, execution, vocabulary
         )
     print(f"{out}: {made.model}, {made.parameters:,} parameters, {time.perf_counter() - began:.1f} s")
+    if made.remark:
+        print(made.remark)
     if made.vocabulary is None and arguments.to == "checkpoint":
         print("no SentencePiece file beside it: to tune it, convert again with --vocabulary STORE")
     return 0

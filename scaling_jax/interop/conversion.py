@@ -13,7 +13,7 @@ from scaling_jax.errors import InputError
 from scaling_jax.interop import adapters, hugging_face, reading, t5x_checkpoints
 from scaling_jax.interop.adapters_reading import read_adapter
 from scaling_jax.models import counts
-from scaling_jax.models.config import from_record
+from scaling_jax.models.config import ModelConfig, from_record
 from scaling_jax.training import bases, checkpoints
 from scaling_jax.training.mesh import Layout
 from scaling_jax.training.optimizers import Optimizer
@@ -36,12 +36,18 @@ TOKENIZER = (
 
 @dataclasses.dataclass(frozen=True)
 class Converted:
-    """What a conversion wrote. `vocabulary` is the hash that a store must have; None where none is known."""
+    """What a conversion wrote.
+
+    Attributes:
+        vocabulary: hash that a store must have; None where none is known.
+        remark: what the user should know of it.
+    """
 
     folder: Path
     model: str
     parameters: int
     vocabulary: str | None
+    remark: str = ""
 
 
 def to_checkpoint(
@@ -99,20 +105,34 @@ def to_checkpoint(
 
 
 def to_hugging_face(
-    checkpoint: Path, out: Path, layout: Layout = ONE_AXIS, dtype: str = "float32"
+    checkpoint: Path,
+    out: Path,
+    layout: Layout = ONE_AXIS,
+    dtype: str = "float32",
+    base: Path | None = None,
 ) -> Converted:
     """Writes a pretrained checkpoint, or a tuned one merged into its base, as a Hugging Face folder.
+
+    Args:
+        checkpoint: folder written by `pretrain`, `finetune` or `to_checkpoint`.
+        out: folder that does not exist yet, or is empty.
+        layout: where the arrays go.
+        dtype: of the tensors in the files.
+        base: where the base of a tuned one is, if not where it was.
 
     Raises:
         InputError: no checkpoint, a base that is not where it was, a method that cannot be merged, or a
             model that no Hugging Face family can express.
     """
-    model, parameters, about = bases.load_base(checkpoint, layout)
-    origin = _origin(checkpoint)
+    _check_free(out)
+    model, parameters, about = bases.load_base(checkpoint, layout, base=base)
+    origin = _origin(checkpoint if base is None else base)
     tokenizer = origin / "tokenizer" if (origin / "tokenizer").is_dir() else None
-    settings = checkpoints.about(origin).get("hugging_face")
+    settings = _settings(checkpoints.about(origin), model)
     hugging_face.write_model(out, model, parameters, dtype, settings, tokenizer)
-    return Converted(out, model.name, counts.model_parameters(model), about["vocabulary_sha256"])
+    known = settings or model.encoder_layers  # T5's ids are the same for all
+    remark = "" if known else "the ids of its first and last token are not known: set them in config.json"
+    return Converted(out, model.name, counts.model_parameters(model), about["vocabulary_sha256"], remark)
 
 
 def to_adapter(checkpoint: Path, out: Path, layout: Layout = ONE_AXIS, base: str | None = None) -> Converted:
@@ -127,9 +147,11 @@ def to_adapter(checkpoint: Path, out: Path, layout: Layout = ONE_AXIS, base: str
     Raises:
         InputError: no tuned checkpoint, or a method or base that PEFT cannot express.
     """
+    _check_free(out)
     about = checkpoints.about(checkpoint)
-    if about["kind"] != "tuned":
-        raise InputError(f"{checkpoint} is a {about['kind']} checkpoint, an adapter is made of a tuned one")
+    kind = about.get("kind", "resume")
+    if kind != "tuned":
+        raise InputError(f"{checkpoint} is a {kind} checkpoint, an adapter is made of a tuned one")
     model, method = from_record(about["model"]), restored_method(about["method"])
     program = Program(model, method, Optimizer(), layout)
     tuned = checkpoints.restore(checkpoint, program.abstract_tuned())
@@ -144,8 +166,7 @@ def from_adapter(source: Path, out: Path, base: Path, layout: Layout = ONE_AXIS)
         InputError: see `adapters_reading.read_adapter`; or `out` is there, or `base` is no checkpoint.
     """
     _check_free(out)
-    base_about = checkpoints.about(base)
-    model = from_record(base_about["model"])
+    model, base_about = bases.base_model(base, layout)
     found = read_adapter(source, model)
     program = Program(model, found.method, Optimizer(), layout)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, program.abstract_tuned())
@@ -175,6 +196,16 @@ def _origin(checkpoint: Path) -> Path:
         checkpoint = Path(about["base"]["path"])
         about = checkpoints.about(checkpoint)
     return checkpoint
+
+
+def _settings(origin: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
+    """What of a config.json is not the model's shape: as it came, or the ids of our own vocabulary."""
+    ids = origin.get("token_ids")
+    if not ids:
+        return dict(origin.get("hugging_face") or {})
+    # Nothing stands before the first token of ours but a pad.
+    first = "decoder_start_token_id" if model.encoder_layers else "bos_token_id"
+    return {first: ids["pad"], "pad_token_id": ids["pad"], "eos_token_id": ids["end"]}
 
 
 def _vocabulary(source: Path, given: Path | None, model_size: int) -> str | None:

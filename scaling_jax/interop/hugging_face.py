@@ -17,6 +17,8 @@ from scaling_jax.models.config import ModelConfig
 
 FAMILIES: dict[str, Family] = {family.model_type: family for family in (llama.FAMILY, t5.FAMILY)}
 BYTES_PER_FILE = 5_000_000_000
+# What a family says of them is of its usual tokens; what came with a model goes before.
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 
 
 def open_model(path: Path, name: str | None = None) -> Source:
@@ -33,14 +35,22 @@ def open_model(path: Path, name: str | None = None) -> Source:
     if not (path / "config.json").is_file():
         raise InputError(f"{path} is no Hugging Face model (no config.json)")
     settings = files.read_json(path / "config.json")
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}/config.json: no settings of a model, but a {type(settings).__name__}")
     family = FAMILIES.get(settings.get("model_type"))
     if family is None:
         raise InputError(
             f"{path}/config.json: model_type {settings.get('model_type')!r}; known are {', '.join(FAMILIES)}"
         )
+    if settings.get("quantization_config"):
+        raise InputError(
+            f"{path}/config.json: the tensors are quantised (quantization_config): "
+            "take the model as it was before"
+        )
     tensors = open_folder(path)
     try:
         model = family.read_config(settings, tensors, name or path.resolve().name)
+        _check_start_id(family.start_id(settings), model)
     except KeyError as error:
         raise InputError(f"{path}/config.json: no {error.args[0]}") from error
     except InputError as error:
@@ -57,6 +67,12 @@ def open_model(path: Path, name: str | None = None) -> Source:
             settings,
         )
     )
+
+
+def _check_start_id(start_id: Any, model: ModelConfig) -> None:
+    if start_id is None or (type(start_id) is int and 0 <= start_id < model.vocabulary_size):
+        return
+    raise InputError(f"the first token is {start_id!r}, an id below {model.vocabulary_size} is needed")
 
 
 def family_of(model: ModelConfig) -> Family:
@@ -89,8 +105,9 @@ def write_model(
         InputError: a model that neither family can express, or a folder that cannot be written.
     """
     family = family_of(model)
-    own = family.write_config(model)
     kept = {key: value for key, value in (settings or {}).items() if key not in ("rope_parameters", "dtype")}
+    own = family.write_config(model)
+    own = {key: value for key, value in own.items() if key not in TOKEN_IDS or key not in kept}
     with files.new_directory(path) as folder:
         write_folder(folder, _new_tensors(family, model, parameters, DTYPES[dtype]), bytes_per_file)
         for file in sorted(tokenizer.iterdir()) if tokenizer else ():

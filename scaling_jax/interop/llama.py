@@ -4,13 +4,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from scaling_jax.errors import InputError
-from scaling_jax.interop.names import Entry, Family, projections
+from scaling_jax.interop.names import Entry, Family, projections, whole_number
 from scaling_jax.interop.tensor_files import StoredTensor
 from scaling_jax.models.config import ModelConfig
 
 ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "o_proj"}
 FEED_FORWARD = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
-ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu", "gelu_new": "gelu", "relu": "relu"}
+# Several of their names are the tanh form of GELU; their "gelu" is the exact one, which we do not have.
+ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu_pytorch_tanh": "gelu",
+    "gelu_new": "gelu",
+    "gelu_fast": "gelu",
+    "relu": "relu",
+}
 
 
 def read_config(theirs: Mapping[str, Any], tensors: Mapping[str, StoredTensor], name: str) -> ModelConfig:
@@ -22,16 +30,16 @@ def read_config(theirs: Mapping[str, Any], tensors: Mapping[str, StoredTensor], 
         raise InputError(f"hidden_act {theirs['hidden_act']!r}: known are {', '.join(ACTIVATIONS)}")
     attention = tuple(ATTENTION) if theirs.get("attention_bias") else ()
     feed_forward = tuple(FEED_FORWARD) if theirs.get("mlp_bias") else ()
-    heads = theirs["num_attention_heads"]
+    heads, model_dim = whole_number(theirs, "num_attention_heads"), whole_number(theirs, "hidden_size")
     return ModelConfig(
         name=name,
-        layers=theirs["num_hidden_layers"],
+        layers=whole_number(theirs, "num_hidden_layers"),
         heads=heads,
-        head_dim=theirs.get("head_dim") or theirs["hidden_size"] // heads,
-        model_dim=theirs["hidden_size"],
-        feed_forward_dim=theirs["intermediate_size"],
-        vocabulary_size=theirs["vocab_size"],
-        key_value_heads=theirs.get("num_key_value_heads") or heads,
+        head_dim=whole_number(theirs, "head_dim", model_dim // heads),
+        model_dim=model_dim,
+        feed_forward_dim=whole_number(theirs, "intermediate_size"),
+        vocabulary_size=whole_number(theirs, "vocab_size"),
+        key_value_heads=whole_number(theirs, "num_key_value_heads", heads),
         activation=ACTIVATIONS[theirs.get("hidden_act", "silu")],
         norm_epsilon=theirs.get("rms_norm_eps", 1e-6),
         embedding_scale="none",
@@ -42,8 +50,14 @@ def read_config(theirs: Mapping[str, Any], tensors: Mapping[str, StoredTensor], 
 
 
 def _rotary(theirs: Mapping[str, Any]) -> dict[str, Any]:
-    # transformers 5 has all in rope_parameters, earlier versions rope_theta beside rope_scaling.
-    given = theirs.get("rope_parameters") or theirs.get("rope_scaling") or {}
+    # transformers 5 has all in rope_parameters, earlier versions rope_theta beside rope_scaling; it reads
+    # the latter where both are there.
+    given = theirs.get("rope_scaling") or theirs.get("rope_parameters") or {}
+    if not isinstance(given, Mapping) or any(isinstance(part, Mapping) for part in given.values()):
+        raise InputError(f"rotary positions {given!r}: known are those that all layers share")
+    rotated = given.get("partial_rotary_factor", theirs.get("partial_rotary_factor"))
+    if rotated not in (None, 1, 1.0):
+        raise InputError(f"partial_rotary_factor {rotated!r}: known are positions that rotate whole heads")
     base = given.get("rope_theta") or theirs.get("rope_theta") or 10_000.0
     kind = given.get("rope_type") or given.get("type") or "default"
     if kind == "default":
@@ -55,7 +69,7 @@ def _rotary(theirs: Mapping[str, Any]) -> dict[str, Any]:
         "rotary_factor": given["factor"],
         "rotary_low_frequency": given["low_freq_factor"],
         "rotary_high_frequency": given["high_freq_factor"],
-        "rotary_original_length": given["original_max_position_embeddings"],
+        "rotary_original_length": whole_number(given, "original_max_position_embeddings"),
     }
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from scaling_jax.errors import InputError
 from scaling_jax.interop.tensor_files import StoredTensor
 from scaling_jax.models.config import ModelConfig
 
@@ -55,6 +56,21 @@ class Family:
 
 
 MATRIX = (1, 0)
+
+
+def whole_number(settings: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """A count or width of a config.json; the default stands where it is missing or null.
+
+    Raises:
+        KeyError: it is not there and has no default.
+        InputError: it is no whole number above 0.
+    """
+    value = settings[name] if default is None else settings.get(name)
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} = {value!r}: a whole number above 0")
+    return value
 
 
 def projections(ours: str, theirs: str, names: Mapping[str, str], biases: tuple[str, ...]) -> list[Entry]:

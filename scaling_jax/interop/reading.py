@@ -100,7 +100,7 @@ def read_parameters(source: Source, shardings: Any = None, dtype: str = "float32
         dtype: of the arrays, "float32" or "bfloat16".
 
     Raises:
-        InputError: a name that should repeat another's values and does not.
+        InputError: a name that should repeat another's values and does not, or a tensor of whole numbers.
     """
     _check_duplicates(source)
     abstract = by_path(counts.abstract_parameters(source.model))
@@ -130,20 +130,23 @@ def _read_entry(
     source: Source, entry: Entry, shape: tuple[int, ...], sharding: Sharding, dtype: np.dtype
 ) -> jax.Array:
     if not entry.stacked:
-        stored = _place(source.tensors[entry.theirs], _stored_sharding(entry, sharding))
+        stored = _place(source, entry.theirs, _stored_sharding(entry, sharding))
         return _turned(entry.axes, dtype, sharding)(stored)
     own = _stored_sharding(entry, _sharding_of_a_layer(sharding))
     whole = _empty(shape, dtype, sharding)()
     for layer in range(shape[0]):
-        stored = _place(source.tensors[entry.theirs.format(layer=layer)], own)
+        stored = _place(source, entry.theirs.format(layer=layer), own)
         whole = _set_layer(entry.axes, sharding)(whole, stored, layer)
         whole.block_until_ready()  # else all layers would wait on the host
     return whole
 
 
-def _place(tensor: Tensor, sharding: Sharding) -> jax.Array:
+def _place(source: Source, name: str, sharding: Sharding) -> jax.Array:
     """The tensor as it is stored: turning and casting it is the devices' work, who are faster at it."""
+    tensor = source.tensors[name]
     values = tensor.read()
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        raise InputError(f"{source.path}: {name} holds {values.dtype}, which are no parameters (quantised?)")
     if values.dtype == np.float64:
         values = values.astype(np.float32)
     return jax.make_array_from_callback(tensor.shape, sharding, lambda index: values[index])

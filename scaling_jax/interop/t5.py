@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scaling_jax.errors import InputError
-from scaling_jax.interop.names import Entry, Family, projections
+from scaling_jax.interop.names import Entry, Family, projections, whole_number
 from scaling_jax.interop.tensor_files import StoredTensor
 from scaling_jax.models.config import ModelConfig
 
@@ -28,25 +28,23 @@ def read_config(theirs: Mapping[str, Any], tensors: Mapping[str, StoredTensor], 
     Raises:
         InputError: a feed-forward that we do not have.
     """
-    given = theirs.get("feed_forward_proj", "relu")
-    if given not in FEED_FORWARDS:
-        raise InputError(f"feed_forward_proj {given!r}: known are {', '.join(FEED_FORWARDS)}")
-    feed_forward, activation = FEED_FORWARDS[given]
+    feed_forward, activation = _feed_forward(theirs)
+    layers, heads = whole_number(theirs, "num_layers"), whole_number(theirs, "num_heads")
     return ModelConfig(
         name=name,
-        layers=theirs.get("num_decoder_layers") or theirs["num_layers"],
-        encoder_layers=theirs["num_layers"],
-        heads=theirs["num_heads"],
-        key_value_heads=theirs["num_heads"],
-        head_dim=theirs["d_kv"],
-        model_dim=theirs["d_model"],
-        feed_forward_dim=theirs["d_ff"],
-        vocabulary_size=theirs["vocab_size"],
+        layers=whole_number(theirs, "num_decoder_layers", layers),
+        encoder_layers=layers,
+        heads=heads,
+        key_value_heads=heads,
+        head_dim=whole_number(theirs, "d_kv"),
+        model_dim=whole_number(theirs, "d_model"),
+        feed_forward_dim=whole_number(theirs, "d_ff"),
+        vocabulary_size=whole_number(theirs, "vocab_size"),
         feed_forward=feed_forward,
         activation=activation,
         positions="relative",
-        relative_buckets=theirs.get("relative_attention_num_buckets", 32),
-        relative_distance=theirs.get("relative_attention_max_distance", 128),
+        relative_buckets=whole_number(theirs, "relative_attention_num_buckets", 32),
+        relative_distance=whole_number(theirs, "relative_attention_max_distance", 128),
         norm_epsilon=theirs.get("layer_norm_epsilon", 1e-6),
         attention_scale="none",
         embedding_scale="none",
@@ -54,11 +52,28 @@ def read_config(theirs: Mapping[str, Any], tensors: Mapping[str, StoredTensor], 
     )
 
 
+def _feed_forward(theirs: Mapping[str, Any]) -> tuple[str, str]:
+    """(kind, activation) by `feed_forward_proj`, which newer files say again in two fields of their own."""
+    given = theirs.get("feed_forward_proj", "relu")
+    if given not in FEED_FORWARDS:
+        raise InputError(f"feed_forward_proj {given!r}: known are {', '.join(FEED_FORWARDS)}")
+    feed_forward, activation = FEED_FORWARDS[given]
+    again = {
+        "is_gated_act": feed_forward == "gated",
+        "dense_act_fn": "gelu_new" if given == "gated-gelu" else given.split("-")[-1],
+    }
+    other = {field: theirs[field] for field, value in again.items() if theirs.get(field, value) != value}
+    if other:
+        raise InputError(f"feed_forward_proj {given!r} and {other} are not the same")
+    return feed_forward, activation
+
+
 def _output(theirs: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> str:
-    # transformers 5 writes tie_word_embeddings true whatever the model; whether outputs are scaled, which
-    # 1.0 does and 1.1 does not, it then keeps by itself.
-    tied = theirs.get("tie_word_embeddings") is not False
-    if theirs.get("scale_decoder_outputs", tied):
+    # 1.0 ties and scales, 1.1 does neither. transformers 5 writes tie_word_embeddings true whatever the
+    # model, and in a field of its own whether outputs are scaled: then the tensors say what is tied.
+    if "scale_decoder_outputs" not in theirs:
+        return "untied" if theirs.get("tie_word_embeddings") is False else "tied_scaled"
+    if theirs["scale_decoder_outputs"]:
         return "tied_scaled"
     return "untied" if "lm_head.weight" in tensors else "tied"
 

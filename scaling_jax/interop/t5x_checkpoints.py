@@ -27,6 +27,8 @@ from scaling_jax.models.config import ModelConfig
 
 PLACEHOLDER = "PLACEHOLDER://"
 OCDBT = "manifest.ocdbt"
+# What describes an array, and TensorStore's driver for it.
+DRIVERS = {".zarray": "zarr", "zarr.json": "zarr3"}
 ATTENTIONS = {
     "encoder": {"attention": ("attention", "pre_attention_layer_norm")},
     "decoder": {
@@ -42,10 +44,12 @@ FEED_FORWARD = {
 
 @dataclasses.dataclass(frozen=True)
 class ZarrTensor:
-    """An array that TensorStore reads; `store` is the spec of its key-value store."""
+    """An array that TensorStore reads; `store` is the spec of its key-value store, `driver` that of zarr 2
+    or 3."""
 
     name: str
     store: dict[str, str]
+    driver: str = "zarr"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -69,7 +73,7 @@ class ZarrTensor:
 
     def _open(self) -> tensorstore.TensorStore:
         # Otherwise a chunk whose file is missing would read as zeros.
-        spec = {"driver": "zarr", "kvstore": self.store, "fill_missing_data_reads": False}
+        spec = {"driver": self.driver, "kvstore": self.store, "fill_missing_data_reads": False}
         try:
             return tensorstore.open(spec, read=True, open=True).result()
         except ValueError as error:
@@ -124,12 +128,13 @@ def _of_one_store(folder: Path) -> dict[str, ZarrTensor]:
         keys = [key.decode() for key in store.list().result()]
     except ValueError as error:
         raise InputError(f"{folder} cannot be read: {_short(error)}") from error
-    names = [key.removesuffix("/.zarray") for key in keys if key.endswith("/.zarray")]
-    return {
-        name.removeprefix("target."): ZarrTensor(name, {"driver": "ocdbt", "base": base, "path": name})
-        for name in names
-        if name.startswith("target.")
-    }
+    found = {}
+    for key in keys:
+        name, _, file = key.rpartition("/")
+        if file in DRIVERS and name.startswith("target."):
+            spec = {"driver": "ocdbt", "base": base, "path": name}
+            found[name.removeprefix("target.")] = ZarrTensor(name, spec, DRIVERS[file])
+    return found
 
 
 def _target(file: Path) -> Mapping[str, Any]:
@@ -139,8 +144,10 @@ def _target(file: Path) -> Mapping[str, Any]:
         raise InputError(f"cannot read {file}: {error.strerror}") from error
     except Exception as error:  # msgpack raises its own kinds for damaged bytes
         raise InputError(f"{file}: not a T5X checkpoint, or truncated ({_short(error)})") from error
-    target = tree.get("target", tree.get("optimizer", {}).get("target")) if isinstance(tree, dict) else None
-    if not target:
+    held = tree if isinstance(tree, dict) else {}
+    older = held.get("optimizer")
+    target = held.get("target", older.get("target") if isinstance(older, dict) else None)
+    if not target or not isinstance(target, dict):
         raise InputError(f"{file} holds no trained parameters (no target)")
     return target
 

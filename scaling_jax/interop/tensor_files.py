@@ -43,10 +43,19 @@ class StoredTensor:
     shape: tuple[int, ...]
     begin: int
 
+    @property
+    def bytes(self) -> int:
+        """Its size in the file."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def end(self) -> int:
+        """The byte after its last one."""
+        return self.begin + self.bytes
+
     def read(self) -> np.ndarray:
         """The tensor, in memory of its own."""
-        count = math.prod(self.shape) * self.dtype.itemsize
-        content = np.fromfile(self.file, np.uint8, count=count, offset=self.begin)
+        content = np.fromfile(self.file, np.uint8, count=self.bytes, offset=self.begin)
         return content.view(self.dtype).reshape(self.shape)
 
 
@@ -68,13 +77,18 @@ class NewTensor:
 def open_folder(folder: Path) -> dict[str, StoredTensor]:
     """Every tensor of a Hugging Face folder by name, of one file or of all that the index names.
 
+    Where both are there it is the one file, as in transformers.
+
     Raises:
         InputError: no safetensors file, a missing or truncated one, or an index that names tensors
             that its files do not hold.
     """
+    if (folder / SINGLE).is_file():
+        return open_file(folder / SINGLE)
     if (folder / INDEX).is_file():
-        placed = files.read_json(folder / INDEX).get("weight_map")
-        if not isinstance(placed, dict):
+        index = files.read_json(folder / INDEX)
+        placed = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(placed, dict) or not all(isinstance(name, str) for name in placed.values()):
             raise InputError(f"{folder / INDEX}: no weight_map")
         found: dict[str, StoredTensor] = {}
         for name in sorted(set(placed.values())):
@@ -82,8 +96,6 @@ def open_folder(folder: Path) -> dict[str, StoredTensor]:
         if missing := sorted(placed.keys() - found.keys()):
             raise InputError(f"{folder / INDEX} names tensors that no file holds: {', '.join(missing)}")
         return found
-    if (folder / SINGLE).is_file():
-        return open_file(folder / SINGLE)
     pickled = sorted(path.name for path in folder.glob("*.bin"))
     advice = f"; {pickled[0]} is a pickle, which is never loaded: save it as safetensors" if pickled else ""
     raise InputError(f"{folder} holds neither {SINGLE} nor {INDEX}{advice}")
@@ -110,18 +122,22 @@ def open_file(path: Path) -> dict[str, StoredTensor]:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not a safetensors file (its header is not JSON)") from error
-    header.pop("__metadata__", None)
-    end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    try:
+        header.pop("__metadata__", None)
+        found = {name: _stored(path, name, entry, 8 + length) for name, entry in header.items()}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a safetensors file (its header is damaged)") from error
+    end = max((tensor.end for tensor in found.values()), default=0)
     if end > size:
         raise InputError(f"{path} is truncated: its tensors end at byte {end}, it has {size}")
-    return {name: _stored(path, name, entry, 8 + length) for name, entry in header.items()}
+    return found
 
 
 def _stored(path: Path, name: str, entry: Mapping, data: int) -> StoredTensor:
     if entry["dtype"] not in DTYPES:
         raise InputError(f"{path}: {name} is {entry['dtype']}; known: {', '.join(DTYPES)}")
     dtype, shape, (begin, end) = DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
-    if end - begin != math.prod(shape) * dtype.itemsize:
+    if begin < 0 or end - begin != math.prod(shape) * dtype.itemsize:
         raise InputError(f"{path}: {name} has {end - begin} bytes for {entry['dtype']} {list(shape)}")
     return StoredTensor(name, path, dtype, shape, data + begin)
 
@@ -131,26 +147,20 @@ def write_folder(folder: Path, tensors: Iterable[NewTensor], bytes_per_file: int
 
     One tensor is in memory at a time. The caller makes the folder appear whole
     (`files.new_directory`).
-
-    Raises:
-        InputError: the folder cannot be written.
     """
     parts: list[list[NewTensor]] = [[]]
     for tensor in tensors:
         if parts[-1] and sum(other.bytes for other in parts[-1]) + tensor.bytes > bytes_per_file:
             parts.append([])
         parts[-1].append(tensor)
-    try:
-        if len(parts) == 1:
-            write_file(folder / SINGLE, parts[0])
-            return
-        placed = {}
-        for number, part in enumerate(parts, 1):
-            name = f"model-{number:05}-of-{len(parts):05}.safetensors"
-            write_file(folder / name, part)
-            placed |= {tensor.name: name for tensor in part}
-    except OSError as error:
-        raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
+    if len(parts) == 1:
+        write_file(folder / SINGLE, parts[0])
+        return
+    placed = {}
+    for number, part in enumerate(parts, 1):
+        name = f"model-{number:05}-of-{len(parts):05}.safetensors"
+        write_file(folder / name, part)
+        placed |= {tensor.name: name for tensor in part}
     total = sum(tensor.bytes for part in parts for tensor in part)
     files.write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": placed})
 

@@ -1,6 +1,8 @@
 """From a Hugging Face folder to a tuned model and back, through the command line."""
 
+import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -11,7 +13,7 @@ from scaling_jax.cli.main import main
 from scaling_jax.errors import InputError
 from scaling_jax.interop import conversion, hugging_face, reading
 from scaling_jax.training import checkpoints
-from scaling_jax.training.bases import load_base
+from scaling_jax.training.bases import load_base, load_tuned
 from scaling_jax.training.finetune import FinetuneRun, finetune
 from scaling_jax.training.mesh import Layout
 from scaling_jax.training.split_loss import evaluate_checkpoint
@@ -76,6 +78,15 @@ def test_tuned_and_brought_back(room, name, tmp_path):
     found = logits(folder.model, reading.read_parameters(folder))
     np.testing.assert_allclose(found, logits(merged, params), atol=1e-5)
     assert np.abs(found - logits(*load_base(base, Layout())[:2])).max() > 0.1, "what was tuned is in it"
+    about = files.read_json(tmp_path / "run/checkpoint/about.json")
+    files.write_json(
+        tmp_path / "run/checkpoint/about.json", about | {"base": about["base"] | {"path": "gone"}}
+    )
+    asked = ["convert", str(tmp_path / "run/checkpoint"), str(tmp_path / "moved"), "--to", "hugging_face"]
+    assert main(asked) == 2
+    assert main([*asked, "--base", str(base)]) == 0
+    for file in ("config.json", "model.safetensors", "tokenizer_config.json"):
+        assert (tmp_path / "moved" / file).read_bytes() == (tmp_path / "out" / file).read_bytes()
     settings = files.read_json(tmp_path / "out/config.json")
     assert (settings["bos_token_id"], settings["max_length"]) == (5, 77), "kept from where it came"
     assert (tmp_path / "out/tokenizer_config.json").read_text() == '{"a": 1}'
@@ -128,8 +139,6 @@ def test_which_vocabulary_a_model_reads(room, tmp_path):
 
 def smaller(name):
     """The case with a vocabulary of 40."""
-    import dataclasses
-
     params = cases.parameters(name)
     cut = {part: {"table": params[part]["table"][:40]} for part in ("embedding", "output")}
     return dataclasses.replace(cases.CASES[name], vocabulary_size=40), params | cut
@@ -152,6 +161,81 @@ def test_bad_input_writes_nothing(room, tmp_path, capsys):
     refused("is no Hugging Face model", room / "t5_gated-made", tmp_path / "out")
     refused("holds no checkpoint", room / "t5_gated", tmp_path / "out", "--to", "hugging_face")
     refused("already exists and is not an empty folder", room / "t5_gated", room / "t5_gated")
+    for to in ("hugging_face", "adapter"):
+        refused("already exists and is not", room / "t5_gated-made", room / "t5_gated", "--to", to)
     refused(
         "cannot read the vocabulary", room / "t5_gated", tmp_path / "out", "--vocabulary", tmp_path / "no"
     )
+
+
+class Killed(BaseException):
+    """What no `except Exception` sees."""
+
+
+@pytest.mark.parametrize("to", ["checkpoint", "hugging_face"])
+def test_stopped_in_the_middle(room, tmp_path, monkeypatch, to):
+    """Nothing is there after an end that is noticed; what an unnoticed one leaves is in no one's way."""
+    source = room / ("t5_gated" if to == "checkpoint" else "t5_gated-made")
+    asked = ["convert", str(source), str(tmp_path / "out"), "--to", to]
+
+    def stopped(*_):
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(files, "write_json", stopped)  # the last thing that either writes
+        main(asked)
+    assert list(tmp_path.iterdir()) == []
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(files, "write_json", stopped)
+        patched.setattr(shutil, "rmtree", lambda *_, **__: None)  # as after SIGKILL
+        main(asked)
+    assert not (tmp_path / "out").exists() and len(list(tmp_path.glob(".out*"))) == 1
+    assert main(asked) == 0
+    assert (tmp_path / "out" / ("about.json" if to == "checkpoint" else "config.json")).is_file()
+
+
+def test_a_disk_that_is_full(room, tmp_path, monkeypatch, capsys):
+    def fails(*_, **__):
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device")
+
+    monkeypatch.setattr(checkpoints.ocp.Checkpointer, "save", fails)
+    assert main(["convert", str(room / "t5_gated"), str(tmp_path / "out")]) == 2
+    assert "cannot write checkpoint" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+def test_a_state_to_resume_from_is_no_model(room, tmp_path, capsys):
+    checkpoints.save(tmp_path / "resume", {"x": np.zeros(2)}, {"plan": {}, "progress": {}})
+    for to, says in (
+        ("hugging_face", "a pretrained or tuned one is needed"),
+        ("adapter", "is made of a tuned"),
+    ):
+        assert main(["convert", str(tmp_path / "resume"), str(tmp_path / "out"), "--to", to]) == 2
+        assert says in capsys.readouterr().err
+    with pytest.raises(InputError, match="resume is .*pretrained or tuned"):
+        evaluate_checkpoint(tmp_path / "resume", str(room / "finetune"), "dev", None, 4)
+    with pytest.raises(InputError, match="is a resume checkpoint, a tuned one is needed"):
+        load_tuned(tmp_path / "resume", Layout())
+
+
+def test_a_store_with_more_tokens_than_the_model(room, tmp_path):
+    """The same vocabulary by its hash, but a model that was cut."""
+    hugging_face.write_model(tmp_path / "small", *smaller("llama_grouped_query"))
+    conversion.to_checkpoint(tmp_path / "small", tmp_path / "made")
+    about = files.read_json(tmp_path / "made/about.json") | {"vocabulary_sha256": "bytes-48"}
+    files.write_json(tmp_path / "made/about.json", about)
+    with pytest.raises(InputError, match="finetune has 48 tokens, .*made reads 40"):
+        evaluate_checkpoint(tmp_path / "made", str(room / "finetune"), "dev", None, 4)
+
+
+def test_a_model_of_ours_ends_where_its_vocabulary_says(room, tmp_path, capsys):
+    """And where nothing is known, which a user is told."""
+    name = "own_decoder"
+    about = {"kind": "pretrained", "model": dataclasses.asdict(cases.CASES[name]), "vocabulary_sha256": "v"}
+    checkpoints.save(tmp_path / "base", cases.parameters(name), about | {"token_ids": {"pad": 3, "end": 4}})
+    assert main(["convert", str(tmp_path / "base"), str(tmp_path / "out"), "--to", "hugging_face"]) == 0
+    settings = files.read_json(tmp_path / "out/config.json")
+    ids = {"bos_token_id": 3, "pad_token_id": 3, "eos_token_id": 4}
+    assert ids.items() <= settings.items() and "not known" not in capsys.readouterr().out
+    checkpoints.save(tmp_path / "base", cases.parameters(name), about)
+    assert main(["convert", str(tmp_path / "base"), str(tmp_path / "more"), "--to", "hugging_face"]) == 0
+    assert "first and last token are not known: set them in config.json" in capsys.readouterr().out

@@ -141,13 +141,149 @@ def test_other_files_that_cannot_be_used(copied, tmp_path):
     llama = {"model_type": "llama", "num_attention_heads": 2, "hidden_size": 8}
     refused("config.json: no num_hidden_layers", **llama)
     llama |= {"num_hidden_layers": 1, "intermediate_size": 8}
-    refused("rotary positions of type 'yarn': known are", rope_scaling={"type": "yarn"}, **llama)
     (folder / "config.json").write_text("{")
     with pytest.raises(InputError, match="config.json:1:2: not JSON"):
         hugging_face.open_model(folder)
     (folder / "config.json").unlink()
     with pytest.raises(InputError, match=r"is no Hugging Face model \(no config.json\)"):
         hugging_face.open_model(folder)
+
+
+LLAMA = "llama_rotary_scaling"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "says"),
+    [
+        *(
+            (LLAMA, {"rope_scaling": {"rope_type": kind, "factor": 2.0}}, f"of type '{kind}': known are 'def")
+            for kind in ("linear", "dynamic", "yarn", "longrope")
+        ),
+        (LLAMA, {"rope_scaling": {"type": "linear", "factor": 2.0}}, "of type 'linear'"),
+        (LLAMA, {"rope_scaling": {"full_attention": {"rope_type": "default"}}}, "that all layers share"),
+        (LLAMA, {"rope_scaling": "llama3"}, "rotary positions 'llama3'"),
+        (LLAMA, {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "config.json: no low_freq_factor"),
+        (LLAMA, {"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
+        (LLAMA, {"hidden_act": "gelu"}, "hidden_act 'gelu': known are silu, swish, gelu_pytorch_tanh"),
+        (LLAMA, {"num_hidden_layers": "3"}, "num_hidden_layers = '3': a whole number above 0"),
+        (LLAMA, {"num_attention_heads": 0}, "num_attention_heads = 0"),
+        (LLAMA, {"num_key_value_heads": 3}, "no multiple of key_value_heads 3"),
+        (
+            LLAMA,
+            {"head_dim": 6},
+            r"misshapen: model.layers.0.self_attn.k_proj.weight \[16, 24\] for \[12, 24\]",
+        ),
+        (LLAMA, {"attention_bias": True}, "missing: model.layers.0.self_attn.k_proj.bias, "),
+        (LLAMA, {"tie_word_embeddings": True}, None),
+        (LLAMA, {"bos_token_id": 48}, "the first token is 48, an id below 48 is needed"),
+        (LLAMA, {"bos_token_id": [1, 2]}, r"the first token is \[1, 2\]"),
+        (LLAMA, {"quantization_config": {"quant_method": "gptq"}}, "the tensors are quantised"),
+        ("t5_gated", {"is_gated_act": False}, "'gated-gelu' and {'is_gated_act': False} are not the same"),
+        (
+            "t5_plain",
+            {"dense_act_fn": "gelu_new"},
+            "'relu' and {'dense_act_fn': 'gelu_new'} are not the same",
+        ),
+        ("t5_plain", {"feed_forward_proj": "gelu"}, "feed_forward_proj 'gelu': known are"),
+        (
+            "t5_gated",
+            {"feed_forward_proj": "relu"},
+            "missing: decoder.block.0.layer.2.DenseReluDense.wi.weight",
+        ),
+        ("t5_gated", {"d_kv": None}, "d_kv = None: a whole number"),
+        ("t5_gated", {"decoder_start_token_id": -1}, "the first token is -1"),
+    ],
+    ids=lambda value: json.dumps(value)[:60] if isinstance(value, dict) else "",
+)
+def test_options_that_we_do_not_have(copied, name, changes, says):
+    folder, _, _ = copied(name)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | changes))
+    if says is None:  # a tied model whose file holds another output matrix
+        with pytest.raises(InputError, match="lm_head.weight is model.embed_tokens.weight again, but its"):
+            reading.read_parameters(hugging_face.open_model(folder))
+        return
+    with pytest.raises(InputError, match=says):
+        hugging_face.open_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("llama_multi_head", {"hidden_act": "swish"}),
+        ("llama_multi_head", {"head_dim": None, "num_key_value_heads": None}),
+        ("llama_multi_head", {"rope_scaling": {"rope_type": "default"}, "sliding_window": None}),
+        ("llama_multi_head", {"hidden_size": 24, "rope_parameters": {"rope_theta": 10000.0}}),
+        ("t5_gated", {"is_gated_act": True, "dense_act_fn": "gelu_new", "num_decoder_layers": 2}),
+        ("t5_plain", {"is_gated_act": False, "dense_act_fn": "relu"}),
+    ],
+)
+def test_the_same_model_said_otherwise(copied, name, changes):
+    folder, _, _ = copied(name)
+    settings = json.loads((folder / "config.json").read_text())
+    if name == "llama_multi_head" and "head_dim" in changes:
+        changes |= {"num_attention_heads": 3}  # 24 / 3 is the 8 of the case
+        expected = dataclasses.replace(cases.CASES[name], heads=3, key_value_heads=3)
+        read = hugging_face.FAMILIES["llama"].read_config(settings | changes, {}, "llama")
+        assert read == expected
+        return
+    (folder / "config.json").write_text(json.dumps(settings | changes))
+    assert hugging_face.open_model(folder, cases.CASES[name].name).model == cases.CASES[name]
+
+
+def test_which_t5_has_an_output_of_its_own(copied):
+    """Before transformers 5 tie_word_embeddings says it; since then the tensors do, and another field
+    whether outputs are scaled."""
+    folder, header, content = copied("t5_gated")
+    settings = json.loads((folder / "config.json").read_text())
+    del settings["scale_decoder_outputs"]
+
+    def output(**changes):
+        (folder / "config.json").write_text(json.dumps(settings | changes))
+        return hugging_face.open_model(folder).model.output
+
+    assert output(tie_word_embeddings=False) == "untied"
+    assert output(tie_word_embeddings=True, scale_decoder_outputs=False) == "untied"
+    del header["lm_head.weight"]
+    rewrite(folder, header, content)
+    with pytest.raises(InputError, match="missing: lm_head.weight$"):
+        output(tie_word_embeddings=False)
+    assert output(tie_word_embeddings=True, scale_decoder_outputs=False) == "tied"
+    assert output(tie_word_embeddings=True) == "tied_scaled"
+
+
+def test_tensors_of_whole_numbers(copied):
+    folder, header, content = copied("llama_tied")
+    header["model.norm.weight"] |= {"dtype": "I32"}
+    rewrite(folder, header, content)
+    with pytest.raises(InputError, match="model.norm.weight holds int32, which are no parameters"):
+        reading.read_parameters(hugging_face.open_model(folder))
+    header["model.norm.weight"] |= {"dtype": "F8_E4M3"}
+    rewrite(folder, header, content)
+    with pytest.raises(InputError, match="model.norm.weight is F8_E4M3; known: F64, F32"):
+        hugging_face.open_model(folder)
+
+
+@pytest.mark.parametrize(
+    "entry", [None, {"dtype": "F32"}, {"dtype": "F32", "shape": [2], "data_offsets": ["a", "b"]}, [1, 2]]
+)
+def test_a_damaged_header(copied, entry):
+    folder, header, content = copied("llama_tied")
+    rewrite(folder, header | {"model.norm.weight": entry}, content)
+    with pytest.raises(InputError, match="not a safetensors file .its header is damaged"):
+        hugging_face.open_model(folder)
+    rewrite(folder, [1], content)
+    with pytest.raises(InputError, match="its header is damaged"):
+        hugging_face.open_model(folder)
+
+
+def test_token_ids_of_where_it_came_from_stay(tmp_path):
+    for name, given in (("t5_gated", {"decoder_start_token_id": 7, "eos_token_id": 9}), ("llama_tied", {})):
+        hugging_face.write_model(tmp_path / name, cases.CASES[name], cases.parameters(name), settings=given)
+        settings = json.loads((tmp_path / name / "config.json").read_text())
+        assert given.items() <= settings.items()
+    settings = json.loads((tmp_path / "t5_gated/config.json").read_text())
+    assert settings["pad_token_id"] == 0 and hugging_face.open_model(tmp_path / "t5_gated").start_id == 7
 
 
 def test_a_pickle_is_not_loaded(copied):

@@ -11,9 +11,11 @@ import tarfile
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import tensorstore
 from flax import serialization
 
 from scaling_jax.cli.main import main
@@ -91,6 +93,55 @@ def test_the_other_forms_hold_the_same(room, damaged, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
+COMPRESSORS = [None, {"id": "gzip", "level": 1}, {"id": "zstd", "level": 1}, {"id": "blosc", "cname": "lz4"}]
+
+
+@pytest.mark.parametrize("compressor", COMPRESSORS, ids=lambda value: value["id"] if value else "none")
+def test_arrays_in_bfloat16_and_compressed(room, damaged, compressor):
+    """T5X's `save_dtype = 'bfloat16'`, by whichever compressor."""
+    wanted = parameters(checkpoint(room, "gated"))
+    for folder in damaged.glob("target.*"):
+        array = t5x_checkpoints.ZarrTensor(folder.name, {"driver": "file", "path": str(folder)}).read()
+        shutil.rmtree(folder)
+        metadata = {
+            "shape": array.shape,
+            "chunks": array.shape,
+            "dtype": "bfloat16",
+            "compressor": compressor,
+        }
+        spec = {"driver": "zarr", "kvstore": {"driver": "file", "path": str(folder)}, "metadata": metadata}
+        written = tensorstore.open(spec, create=True).result()
+        written.write(array.astype(jnp.bfloat16)).result()
+    found = reading.read_parameters(t5x_checkpoints.open_checkpoint(damaged))
+    rounded = 0
+    for ours, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        assert ours.dtype == jnp.float32
+        np.testing.assert_allclose(ours, other, rtol=2**-8)
+        rounded += not np.array_equal(ours, other)
+    assert rounded > 10
+
+
+def test_arrays_in_zarr_3(room, tmp_path):
+    tree = t5x_tree(checkpoint(room, "gated"))
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True)) as checkpointer:
+        checkpointer.save(tmp_path / "checkpoint_1/state", {"target": tree})
+    found = reading.read_parameters(t5x_checkpoints.open_checkpoint(tmp_path / "checkpoint_1"))
+    jax.tree.map(np.testing.assert_array_equal, found, parameters(checkpoint(room, "gated")))
+
+
+def test_scanned_layers_are_refused(damaged):
+    """As T5X's `scalable_t5` names them: all layers of a stack are one array."""
+    tree = t5x_tree(damaged)
+    scanned = {"token_embedder": tree["token_embedder"]}
+    for stack in ("encoder", "decoder"):
+        layers = [tree[stack][name] for name in sorted(tree[stack]) if name.startswith("layers_")]
+        stacked = jax.tree.map(lambda *arrays: np.stack(arrays, 1), *layers)
+        scanned[stack] = {stack: stacked | {"relpos_bias": tree[stack]["relpos_bias"]}}
+    (damaged / "checkpoint").write_bytes(serialization.msgpack_serialize({"target": scanned}))
+    with pytest.raises(InputError, match="without scanned layers: it has no encoder.relpos_bias.rel_embed"):
+        t5x_checkpoints.open_checkpoint(damaged)
+
+
 def test_convert_makes_a_checkpoint_of_it(room, tmp_path):
     source = checkpoint(room, "plain")
     assert main(["convert", str(source), str(tmp_path / "made"), "--name", "from_t5x"]) == 0
@@ -120,6 +171,7 @@ def test_checkpoints_that_cannot_be_used(room, damaged, tmp_path, capsys):
 
     refused(r"without scanned layers: it has no encoder.relpos_bias", {"decoder": tree["decoder"]})
     refused("no trained parameters", {})
+    refused("no trained parameters", 3)
     short = tree | {"decoder": tree["decoder"] | {"layers_1": {"mlp": tree["decoder"]["layers_1"]["mlp"]}}}
     refused(r"missing: decoder.layers_1.encoder_decoder_attention.key.kernel, .*self_attention", short)
     refused(r"extra: vision.kernel", tree | {"vision": {"kernel": np.zeros(2, np.float32)}})
