@@ -21,7 +21,7 @@ from typing import Any
 
 import gin
 
-from scaling_jax import configuration
+from scaling_jax import configuration, files
 from scaling_jax.errors import InputError, did_you_mean
 from scaling_jax.evaluation import scores
 
@@ -180,14 +180,17 @@ def score_answers(
         {column: value, ..., "signatures": {score: signature}, "notes": [...]}.
 
     Raises:
-        InputError: no such score, no answers, two scores that fill one column, or what a score refuses.
+        InputError: no such score, no answers, two scores that fill one column, a folder that cannot be made,
+            or what a score refuses.
     """
     if not answers:
         raise InputError("there are no answers to score")
+    wanted = checked_scores(names)
+    files.make_directory(folder)
     values: dict[str, float | None] = {}
     signatures: dict[str, str] = {}
     notes = _notes(answers)
-    for found in checked_scores(names):
+    for found in wanted:
         try:
             result = found.call(answers, folder)
         except InputError as error:
