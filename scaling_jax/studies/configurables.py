@@ -1,6 +1,6 @@
 """Importing this registers everything that a study's gin file may bind; TensorFlow is not among it."""
 
-from scaling_jax.evaluation import score
+from scaling_jax.evaluation import evaluations, score  # noqa: F401
 from scaling_jax.models import families  # noqa: F401
 from scaling_jax.studies import grid, plan  # noqa: F401
 from scaling_jax.tasks import prepare, registry  # noqa: F401
