@@ -35,6 +35,22 @@ def test_smaller_subsets_lie_inside_larger_ones():
     assert set(subsets[0]) != set(range(100)), "a prefix of the file would follow its order"
 
 
+def test_subsets_of_a_concatenation_keep_the_shares_of_its_parts():
+    groups = {"de": 2209, "es": 2664, "fr": 3929, "en": 2871}
+    total, begins = sum(groups.values()), np.cumsum([0, *groups.values()])
+    whole = nested_subset(total, total, 3, groups)
+    assert sorted(whole) == list(range(total))
+    for size in (1, 8, 80, 1000, 9000, total):
+        subset = nested_subset(total, size, 3, groups)
+        np.testing.assert_array_equal(subset, whole[:size])
+        counts = np.histogram(subset, begins)[0]
+        assert np.abs(counts - size * np.array(list(groups.values())) / total).max() < 1.5
+    other = nested_subset(total, 1000, 4, groups)
+    assert len(set(whole[:1000]) & set(other)) < 200, "another seed is another subset"
+    german = whole[whole < groups["de"]]
+    assert sorted(german[:100]) != list(range(100)), "a part's examples are drawn, not its first"
+
+
 @pytest.mark.parametrize("size", [0, -1, 41])
 def test_more_examples_than_exist(size):
     with pytest.raises(InputError, match=f"finetune_examples = {size}, but .* 40 examples"):
