@@ -37,6 +37,7 @@ from scaling_jax.data.store import VocabularyFile
 from scaling_jax.errors import InputError
 from scaling_jax.tasks.encoded import (
     Encoded,
+    Ragged,
     Texts,
     load_texts,
     load_tokens,
@@ -219,7 +220,13 @@ def _run(
         raise InputError(said) from error
 
 
-_of_thread = threading.local()  # an encoder serves one thread
+@functools.lru_cache(maxsize=1)
+def _encoder(
+    features: tuple[str, ...], ends: tuple[str, ...], vocabulary: VocabularyFile
+) -> Callable[[Texts], Mapping[str, Ragged]]:
+    from scaling_jax.tasks import seqio_tasks
+
+    return seqio_tasks.encoder(features, ends, vocabulary)
 
 
 def tokenise_file(
@@ -230,12 +237,8 @@ def tokenise_file(
     Raises:
         InputError: seqio or TensorFlow is missing there, or a file cannot be read or written.
     """
-    from scaling_jax.tasks import seqio_tasks
-
-    if getattr(_of_thread, "made_for", None) != (features, ends, vocabulary):
-        _of_thread.encode = seqio_tasks.encoder(features, ends, vocabulary)
-        _of_thread.made_for = (features, ends, vocabulary)
-    save_tokens(_tokens_of(Path(path)), _of_thread.encode(load_texts(Path(path))))
+    encode = _encoder(features, ends, vocabulary)
+    save_tokens(_tokens_of(Path(path)), encode(load_texts(Path(path))))
 
 
 @contextlib.contextmanager

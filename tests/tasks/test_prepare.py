@@ -1,5 +1,6 @@
 """Stores against the seqio tasks that they are made of."""
 
+import dataclasses
 import fcntl
 import filecmp
 import json
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from scaling_jax import configuration
-from scaling_jax.data.store import open_store
+from scaling_jax.data.store import VocabularyFile, open_store
 from scaling_jax.errors import InputError
 from scaling_jax.tasks import prepare, registry, vocabularies
 from scaling_jax.tasks.lab import entropy, lexicon
@@ -78,6 +79,40 @@ def test_finetuning_store_equals_the_seqio_task(made, seqio_tasks):
     assert any(
         f"train: {cut['train']['inputs']} inputs were longer than 11 tokens" in line for line in made[1]
     )
+
+
+TRICKY = [
+    "",
+    " ",
+    "a",
+    "  two  spaces ",
+    "\t\n",
+    "\u2028",
+    "\u00e4\u0308 ﬁ",
+    "\U0001f600",
+    "\0",
+    "x" * 5000,
+    "",
+]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "sentencepiece"])
+def test_blocks_are_encoded_as_the_seqio_task_encodes_examples(made, seqio_tasks, kind):
+    vocabulary = VocabularyFile("bytes", 259) if kind == "bytes" else made[0]["finetune"].vocabulary
+    block = {"inputs": TRICKY, "targets": TRICKY[::-1]}
+    task = dataclasses.replace(registry.find("lab_headline"), name=f"tricky_{kind}", ends=("targets",))
+    source = registry.TextSource({"train": lambda: iter([block])})
+    expected = seqio_tasks.register(task, source, vocabulary).get_dataset(None, split="train", shuffle=False)
+    found = seqio_tasks.encoder(task.features, task.ends, vocabulary)(block)
+    rows = list(expected.as_numpy_iterator())
+    assert len(rows) == len(TRICKY)
+    for feature, ragged in found.items():
+        assert ragged.tokens.dtype == np.int32 and len(ragged) == len(TRICKY)
+        for index, row in enumerate(rows):
+            begin, end = ragged.offsets[index : index + 2]
+            np.testing.assert_array_equal(ragged.tokens[begin:end], row[feature])
+    none = seqio_tasks.encoder(task.features, task.ends, vocabulary)({"inputs": [], "targets": []})
+    assert [len(ragged) for ragged in none.values()] == [0, 0]
 
 
 def test_pretraining_windows_are_the_seqio_tasks_stream(made, seqio_tasks):
