@@ -156,7 +156,8 @@ def _signature(settings: JudgeSettings, prompts: Prompts) -> str:
 
 def _notes(averages: Sequence[ClassAverage], records: Sequence[dict[str, Any]]) -> list[str]:
     total = len(records)
-    notes = [f"{average.name}: {average.judged:,} of {average.examples:,} judged" for average in averages]
+    judged = ", ".join(f"{average.name} {average.judged}/{average.examples}" for average in averages)
+    notes = [f"judged: {judged}"]
     for flag, meaning in (
         ("failed", "got no judgement and are in no average; they are asked again by the same command"),
         ("unparsed", "got a judgement without a readable score, kept in the transcript, in no average"),

@@ -68,7 +68,7 @@ def test_scores_by_class_and_their_mean(tmp_path):
             "judge_score": (0.75 + 0.3 + 0.6) / 4,  # each class once, whatever its size
         }
     )
-    assert "others: 2 of 2 judged" in result.notes
+    assert "judged: others 2/2, open_qa 2/2, closed_qa 1/1, generation 1/1" in result.notes
     assert any(note.startswith("1 of 6 answers were scored on a scale") for note in result.notes)
     assert "judge:judge|" in result.signature and "prompts:zh-" in result.signature
     records = _transcript(tmp_path)
