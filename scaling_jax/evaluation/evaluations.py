@@ -116,7 +116,9 @@ class Subject:
 
 def of_checkpoint(path: Path, loaded: Tuned) -> Subject:
     """The model of a checkpoint that was loaded from `path`."""
-    return Subject(loaded.program, loaded.tuned, loaded.base, loaded.about, path, loaded.about["hash"])
+    about = loaded.about
+    identity = about.get("hash") or tuned_hash(loaded.tuned, about)  # tuned ones did not always say it
+    return Subject(loaded.program, loaded.tuned, loaded.base, about, path, identity)
 
 
 def of_run(opened: OpenRun, tuned: Any, frozen: Any, folder: Path) -> Subject:
