@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import gin
 import pytest
 
 from scaling_jax.errors import InputError
@@ -24,7 +25,9 @@ SOON = {"retry-after-ms": "5"}
 
 
 @pytest.fixture(autouse=True)
-def _key(monkeypatch):
+def _alone(monkeypatch):
+    """No bindings of other tests, and a key."""
+    gin.clear_config()
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 

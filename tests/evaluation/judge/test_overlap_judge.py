@@ -5,6 +5,7 @@ import random
 import threading
 from pathlib import Path
 
+import gin
 import pytest
 
 from scaling_jax.evaluation.judge.judging import judge_answers
@@ -55,6 +56,7 @@ def test_an_evaluation_against_the_stand_in(stand_in, tmp_path, language):
         Answer("a poem on abcd", "abcd", ("",), {"class": "generation"}),
         Answer("q", "", ("abcd",), {"class": "extract"}),
     ]
+    gin.clear_config()
     server = stand_in.serve(0)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:
