@@ -13,7 +13,7 @@ What cannot be fitted is named with its reason by `skipped_fits`, never left out
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,9 @@ from scaling_jax.decisions.critical_size import critical_sizes
 from scaling_jax.errors import InputError
 from scaling_jax.laws.design import describe
 from scaling_jax.laws.factors import (
+    EARLIER,
     EXAMPLES,
+    MIXTURE,
     PRETRAINING,
     TUNING,
     FactorRows,
@@ -31,6 +33,7 @@ from scaling_jax.laws.factors import (
     only,
     pretraining_rows,
     shared_pretraining,
+    told_apart,
     tuning_size_rows,
     usual_tuning,
     with_column,
@@ -124,8 +127,10 @@ def study_plan(
     single, joint = _by_roles(further_laws)
     for column in ("task", "method", "loss", EXAMPLES, size_column):
         table.text(column)
-    table = with_column(with_column(table, PRETRAINING), TUNING)
-    table = table.where(f"{EXAMPLES} > 0")
+    for column in (PRETRAINING, TUNING, MIXTURE, EARLIER):
+        table = with_column(table, column)
+    known = {*table.text(MIXTURE), *(table.lost.text(MIXTURE) if table.lost else ())}
+    table = _told_apart(table.where(f"{EXAMPLES} > 0"), known)
     if not len(table):
         raise InputError(f"{table.source}: no row that is done has {EXAMPLES} above 0")
     plans = []
@@ -223,6 +228,14 @@ def summary_text(fits: Sequence[Fit], crossings: Sequence[Mapping], skipped: Seq
         lines.append("Not fitted")
         lines += [f"  {reason}" for reason in skipped]
     return "\n".join(lines)
+
+
+def _told_apart(table: Table, known: Collection[str]) -> Table:
+    """Tasks renamed by what their models went through before, so that no law mixes it."""
+    lost = None if table.lost is None else _told_apart(table.lost, known)
+    columns = [table.text(column) for column in ("task", MIXTURE, EARLIER, PRETRAINING)]
+    tasks = np.array([*told_apart(*columns, known), ""], object)[:-1]
+    return dataclasses.replace(table, cells={**table.cells, "task": tasks}, lost=lost)
 
 
 def _by_roles(further_laws: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -17,7 +17,9 @@ FACTORS = (
     ("method",),
     ("task",),
     ("model", "model_params", "non_embedding_params"),
+    ("pretrain_mixture",),
     ("pretrain_tokens",),
+    ("after",),
     ("finetune_examples",),
     ("tuning_size",),
 )

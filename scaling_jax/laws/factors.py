@@ -6,7 +6,7 @@ all sizes share; the pretraining law those of the model with the most lengths; t
 of the model and length with the most tuning sizes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +14,8 @@ import numpy as np
 from scaling_jax.laws.table import Table
 
 EXAMPLES, PRETRAINING, TUNING = "finetune_examples", "pretrain_tokens", "tuning_size"
+MIXTURE, EARLIER = "pretrain_mixture", "after"
+NOT_PRETRAINED = "not pretrained (pretrain_tokens 0)"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def model_size_rows(rows: Table, size_column: str) -> FactorRows | None:
 def pretraining_rows(rows: Table, size_column: str) -> FactorRows | None:
     """The rows of the pretraining law of one task and method; None where no model has two lengths."""
     usual, tuning = usual_tuning(rows, size_column)
-    usual = _above_zero(usual, PRETRAINING)
+    usual = _above_zero(lose_not_pretrained(usual), PRETRAINING)
     counts = {
         group[size_column]: len(set(members.text(PRETRAINING)))
         for group, members in usual.groups((size_column,))
@@ -73,6 +75,41 @@ def tuning_size_rows(rows: Table, size_column: str) -> FactorRows | None:
         return None
     fixed, chosen = cells[int(np.argmax(counts))]
     return FactorRows("tuning_size", TUNING, chosen, fixed)
+
+
+def lose_not_pretrained(rows: Table) -> Table:
+    """Moves the rows of models that were not pretrained to the lost: there is no logarithm of no tokens."""
+    if PRETRAINING not in rows:
+        return rows
+    return rows.lose(rows.numbers(PRETRAINING) == 0, NOT_PRETRAINED)
+
+
+def told_apart(
+    tasks: Sequence[str],
+    mixtures: Sequence[str],
+    earlier: Sequence[str],
+    tokens: Sequence[str],
+    known: Collection[str],
+) -> list[str]:
+    """Names of the tasks that tell apart what is pretrained on several mixtures, and what was tuned before.
+
+    What no law mixes then has a task of its own: `task@mixture`, `task@not_pretrained`,
+    `task@after-full-d2000`; just `task` where a table has one mixture and nothing tuned before.
+
+    Args:
+        tasks: of the rows, as the other columns.
+        mixtures: column `pretrain_mixture`, "" is the recipe without a name.
+        earlier: column `after`.
+        tokens: column `pretrain_tokens`, as text.
+        known: every mixture of the study, those of failed runs among them.
+    """
+    several = len(set(known) - {""}) > 1
+    found = []
+    for task, mixture, before, seen in zip(tasks, mixtures, earlier, tokens, strict=True):
+        name = mixture or ("not_pretrained" if seen in ("0", "0.0") else "")
+        parts = [task, *([name] if several and name else []), *([f"after-{before}"] if before else [])]
+        found.append("@".join(parts))
+    return found
 
 
 def usual_tuning(rows: Table, size_column: str) -> tuple[Table, str]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from scaling_jax.errors import InputError
 from scaling_jax.laws.design import check_design
+from scaling_jax.laws.factors import PRETRAINING, lose_not_pretrained
 from scaling_jax.laws.law import Law, find_law
 from scaling_jax.laws.results import Fit
 from scaling_jax.laws.sample import Sample, hold_out_largest, sample_rows
@@ -126,6 +127,8 @@ def samples_of(
     for column in (*columns.values(), loss_column, *by, *(name for name in (weights, cluster) if name)):
         table.text(column)
     chosen = table.where(where)
+    if PRETRAINING in columns.values():
+        chosen = lose_not_pretrained(chosen)
     if not len(chosen):
         reason = f"no row is left by --where {where!r}" if where else "no row has status 'done'"
         raise InputError(f"{table.source}: {reason}")

@@ -141,7 +141,7 @@ class Table:
             except InputError:
                 # A lost row may be too broken for the expression; then it is counted rather than hidden.
                 lost = self.lost
-        kept = replace(self, lost=lost)._lose(
+        kept = replace(self, lost=lost).lose(
             truth == expressions.UNKNOWN, f"no value for {condition.strip()!r}"
         )
         return kept.rows(truth[truth != expressions.UNKNOWN] == expressions.TRUE)
@@ -158,7 +158,7 @@ class Table:
         """
         table = self
         for column in columns:
-            table = table._lose(table._missing(column), f"no value in column {column!r}")
+            table = table.lose(table._missing(column), f"no value in column {column!r}")
         return table
 
     def derive(self, assignment: str) -> "Table":
@@ -230,7 +230,7 @@ class Table:
         groups = sorted(np.split(order, starts), key=lambda rows: rows[0]) if len(self) else []
         return {tuple(texts[rows[0]] for texts in columns): rows for rows in groups}
 
-    def _lose(self, gone: np.ndarray, why: str | np.ndarray) -> "Table":
+    def lose(self, gone: np.ndarray, why: str | np.ndarray) -> "Table":
         """Moves the rows of a mask to `lost`; `why` is one reason, or one for each of these rows."""
         if not gone.any():
             return self
@@ -302,7 +302,7 @@ def keep_done(table: Table) -> Table:
     if "status" not in table:
         return table
     gone = table.text("status") != "done"
-    return table._lose(gone, _reasons(table.rows(gone)))
+    return table.lose(gone, _reasons(table.rows(gone)))
 
 
 def _noted(table: Table) -> Table:

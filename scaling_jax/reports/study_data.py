@@ -2,13 +2,14 @@
 
 import csv
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from scaling_jax import files
 from scaling_jax.errors import InputError, did_you_mean
 from scaling_jax.laws import results
+from scaling_jax.laws.factors import told_apart
 from scaling_jax.laws.results import Fit
 
 REQUIRED = (
@@ -36,7 +37,10 @@ _MEASURED = (
     "loss",
     "bleu",
     "chrf",
+    "rouge_1",
+    "rouge_2",
     "rouge_l",
+    "exact_match",
     "accuracy",
     "judge_score",
     "step_seconds",
@@ -147,7 +151,7 @@ def read_runs(path: Path) -> tuple[Run, ...]:
             reader = csv.DictReader(file)
             header = reader.fieldnames or []
             _need_columns(path, header)
-            return tuple(_run(path, reader.line_num, row) for row in reader)
+            return _told_apart([_run(path, reader.line_num, row) for row in reader])
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; run the study first") from error
     except UnicodeDecodeError as error:
@@ -200,6 +204,19 @@ def _run(path: Path, line: int, row: dict[str, Any]) -> Run:
         row.get("record") or "",
         dict(row),
         numbers,
+    )
+
+
+def _told_apart(runs: list[Run]) -> tuple[Run, ...]:
+    """The runs with their tasks named as the fits name them; see `laws.factors.told_apart`."""
+    tasks, mixtures, *others = (
+        [run.cells.get(name) or "" for run in runs]
+        for name in ("task", "pretrain_mixture", "after", "pretrain_tokens")
+    )
+    tasks = told_apart(tasks, mixtures, *others, set(mixtures))
+    return tuple(
+        replace(run, task=task, cells={**run.cells, "task": task})
+        for run, task in zip(runs, tasks, strict=True)
     )
 
 

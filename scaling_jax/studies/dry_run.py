@@ -1,21 +1,37 @@
-"""What a study would run, before it runs: models, tokens, jobs and a rough time."""
+"""What a study would run, before it runs: models, jobs, tokens, FLOPs, memory and a rough time.
+
+Needs no data: where stores or bases are not there yet, sizes are assumed and it is said which.
+"""
 
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from scaling_jax.data.store import open_store
+from scaling_jax.errors import InputError
+from scaling_jax.evaluation.evaluations import Evaluation
+from scaling_jax.evaluation.evaluations import check as check_evaluations
 from scaling_jax.models import counts
-from scaling_jax.models.families import named_model
-from scaling_jax.studies.plan import PRETRAIN, Job, Study, make_jobs
+from scaling_jax.studies import memory
+from scaling_jax.studies.assumptions import Sizes, sizes_of
+from scaling_jax.studies.bases import read_base
+from scaling_jax.studies.bindings import check_scopes
+from scaling_jax.studies.grid import Point
+from scaling_jax.studies.jobs import Job, Models, evaluation_tokens, make_jobs
+from scaling_jax.studies.plan import Study, recipe
 from scaling_jax.studies.runner import jobs_of
+from scaling_jax.training.finetune import settings_for
+from scaling_jax.tuning.method import named_method
 
 # Share of a dense NumPy product's speed that small training steps reached on CPU (docs/performance.md).
 CPU_EFFICIENCY = 0.25
 COMPILE_SECONDS = 4.0
-# Stand-ins where the stores are not prepared yet.
-ASSUMED_VOCABULARY, ASSUMED_TOKENS = 512, 32.0
+# What one accelerator is taken to sustain, where a study is too large for a CPU.
+ACCELERATOR_FLOPS = 4e14
+_CPU_DAYS = 3.0
+_KINDS = ("pretraining", "learning_rate", "finetuning", "base_evaluation")
 
 
 def describe(study: Study, folder: Path) -> str:
@@ -24,65 +40,171 @@ def describe(study: Study, folder: Path) -> str:
     Raises:
         InputError: the configuration cannot be run.
     """
-    paths = {name: Path(path) for name, path in study.store_paths(folder).items()}
-    prepared = all((path / "manifest.json").exists() for path in paths.values())
-    if prepared:
-        stores = {name: open_store(path) for name, path in paths.items()}
-        vocabulary, jobs = stores[PRETRAIN].vocabulary.size, jobs_of(study, stores)
+    check_scopes(study)
+    sizes = sizes_of(study, folder)
+    if sizes.prepared and all(read_base(base).hash for base in study.bases()):
+        stores = {name: open_store(path) for name, path in study.store_paths(folder).items()}
+        jobs = jobs_of(study, stores)
     else:
-        assumed = dict.fromkeys(paths, ASSUMED_TOKENS)
-        vocabulary, jobs = ASSUMED_VOCABULARY, make_jobs(study, ASSUMED_VOCABULARY, assumed)
+        jobs = make_jobs(study, sizes.vocabulary, sizes.tokens)
+    models = Models(sizes.vocabulary)
+    points = study.points()
     lines = [f"study {study.name}: {_count(jobs, 'finetuning')} finetuning runs"]
-    if not prepared:
-        lines.append(
-            f"stores not prepared yet: a vocabulary of {vocabulary} and "
-            f"{ASSUMED_TOKENS:g} tokens an example assumed"
-        )
-    lines.append(f"\n{'model':<16}{'parameters':>14}{'non-embedding':>16}   pretraining tokens kept")
-    for job in jobs:
-        if job.kind == "pretraining":
-            config = named_model(job.details["model"], vocabulary)
-            levels = ", ".join(f"{level:,}" for level in job.details["levels"])
-            lines.append(
-                f"{config.name:<16}{counts.model_parameters(config):>14,}"
-                f"{counts.non_embedding_parameters(config):>16,}   {levels}"
-            )
-    lines += ["", *_methods(study), "", *_times(study, jobs)]
+    lines += [f"assumed: {note}" for note in (*sizes.notes, *_missing_bases(study))]
+    lines += ["", *_models(points, jobs, models)]
+    lines += ["", *_pretraining(study, jobs, points, models, sizes)]
+    lines += ["", *_finetuning(points, models, sizes), memory.FORMULA]
+    lines += ["", *_evaluations(study, folder, jobs, sizes)]
+    lines += _times(jobs)
     if study.hold_out:
         lines.append(f"held out of every fit: {study.hold_out}")
     return "\n".join(lines)
 
 
-def _methods(study: Study) -> list[str]:
-    lines = []
-    points = study.points()
-    for method in dict.fromkeys(point.method for point in points):
-        own = [point for point in points if point.method == method]
-        examples = sorted({point.finetune_examples for point in own})
-        sizes = sorted({point.tuning_size for point in own if point.tuning_size is not None})
-        size = f", tuning size {', '.join(map(str, sizes))}" if sizes else ""
-        seeds = len({point.seed for point in own})
-        lines.append(f"{method}: {len(own)} runs, {seeds} seeds{size}, examples {examples}")
+def _missing_bases(study: Study) -> list[str]:
+    return [
+        f"base {folder}: not there; its model is taken to be {read_base(folder).name!r} of the gin files"
+        for folder in study.bases()
+        if not read_base(folder).hash
+    ]
+
+
+def _models(points: Sequence[Point], jobs: Sequence[Job], models: Models) -> list[str]:
+    lines = [f"{'model':<24}{'parameters':>16}{'non-embedding':>16}   starts from"]
+    for point in {(point.model, point.base): point for point in points}.values():
+        config = models.of(point)
+        levels = {
+            f"{job.details['mixture']} " * bool(job.details["mixture"])
+            + ", ".join(f"{level:,}" for level in job.details["levels"])
+            for job in jobs
+            if job.kind == "pretraining" and job.details["model"] == point.model and not point.base
+        }
+        start = point.base or "pretraining tokens " + "; ".join(sorted(levels))
+        lines.append(
+            f"{point.model:<24}{counts.model_parameters(config):>16,}"
+            f"{counts.non_embedding_parameters(config):>16,}   {start}"
+        )
     return lines
 
 
-def _times(study: Study, jobs: list[Job]) -> list[str]:
+def _pretraining(
+    study: Study, jobs: Sequence[Job], points: Sequence[Point], models: Models, sizes: Sizes
+) -> list[str]:
+    lines = []
+    by_model = {point.model: point for point in points if not point.base}
+    for job in jobs:
+        if job.kind != "pretraining" or not max(job.details["levels"]):
+            continue
+        settings, model = recipe(job.details["mixture"]), job.details["model"]
+        config = models.of(by_model.get(model) or study.rate_points()[0])
+        window = sizes.windows.get(job.details["stores"][0], 0)
+        tokens = settings.batch_size * window
+        kept = memory.pretraining_bytes(config, settings.optimizer, tokens / settings.microbatches)
+        mixture = ", ".join(f"{share:.0%} {name}" for name, share in settings.mixture.items())
+        lines.append(
+            f"{job.job_id}: {max(job.details['levels']):,} tokens{f' ({mixture})' if mixture else ''}, "
+            f"{settings.batch_size} windows of {window:,} a step, {job.work:.2e} FLOPs, "
+            f"{_gib(kept)}"
+        )
+    return lines
+
+
+def _finetuning(points: Sequence[Point], models: Models, sizes: Sizes) -> list[str]:
+    """One line per method, tuning size, model and store: runs, steps, tokens, memory."""
+    groups: dict[tuple, list[Point]] = {}
+    for point in points:
+        key = (point.store, point.method, point.tuning_size, point.model, point.earlier)
+        groups.setdefault(key, []).append(point)
+    lines = []
+    for (store, method, size, model, earlier), own in groups.items():
+        settings, config = settings_for(method), models.of(own[0])
+        steps = [settings.steps(point.finetune_examples) for point in own]
+        batch = settings.batch_size * sizes.tokens[store]
+        kept = memory.job_bytes(
+            config,
+            named_method(method, size),
+            settings.optimizer,
+            batch / settings.microbatches,
+            settings.base_dtype,
+        )
+        name = f"{method}{f' of {size}' if size is not None else ''}"
+        after = f" after {earlier}" if earlier else ""
+        examples = sorted({point.finetune_examples for point in own})
+        lines.append(
+            f"{name} of {model}{after} on {store}: {len(own)} runs, "
+            f"{len({point.seed for point in own})} seeds, examples {_range(examples)}, "
+            f"{_range(steps)} steps of {settings.batch_size}, up to {max(steps) * batch:.2e} tokens, "
+            f"{_gib(kept)}"
+        )
+    return lines
+
+
+def _evaluations(study: Study, folder: Path, jobs: Sequence[Job], sizes: Sizes) -> list[str]:
+    lines = []
+    stores = study.store_paths(folder)
+    for evaluations, kind, of in (
+        (study.evaluations, "finetuning", "tuned models"),
+        (study.base_evaluations, "base_evaluation", "models before they are tuned"),
+    ):
+        for evaluation in evaluations:
+            lines.append(_evaluation(evaluation, _count(jobs, kind), of, sizes))
+        try:
+            check_evaluations(evaluations, stores)
+        except InputError as error:
+            lines.append(f"  cannot be made here: {error}")
+    return lines
+
+
+def _evaluation(evaluation: Evaluation, count: int, of: str, sizes: Sizes) -> str:
+    where = evaluation.store or "their own store"
+    mean = sizes.tokens.get(evaluation.store or "", max(sizes.tokens.values(), default=0.0))
+    told = [*evaluation.scores, *(["loss"] if evaluation.loss else [])] or ["the scores that its task names"]
+    examples = "all" if evaluation.examples is None else f"{evaluation.examples:,}"
+    total = count * evaluation_tokens(evaluation, mean)
+    return (
+        f"evaluation {evaluation.label}: {count} {of}, {', '.join(told)} on {examples} examples of "
+        f"{evaluation.split} of {where}, {evaluation.shots} shots, {evaluation.decoding.strategy}; "
+        f"about {total:.2e} tokens" + ("" if evaluation.examples else " (1,000 examples assumed)")
+    )
+
+
+def _times(jobs: Sequence[Job]) -> list[str]:
     speed = _dense_flops_per_second() * CPU_EFFICIENCY
     programs = len({job.program for job in jobs})
     lines = []
-    for kind in ("pretraining", "learning_rate", "finetuning"):
-        work = sum(job.work for job in jobs if job.kind == kind)
-        lines.append(f"{kind.replace('_', ' ')}: {_count(jobs, kind)} jobs, {work:.2e} FLOPs")
-    seconds = sum(job.work for job in jobs) / speed + programs * COMPILE_SECONDS
-    lines.append(
-        f"roughly {seconds / 60:.0f} core-minutes on this machine's CPU "
-        f"({speed / 1e9:.0f} GFLOP/s a core assumed, {programs} programs to compile), "
-        "less where runs stop early"
-    )
+    for kind in _KINDS:
+        if _count(jobs, kind) or kind != "base_evaluation":
+            work = sum(job.work for job in jobs if job.kind == kind)
+            lines.append(f"{kind.replace('_', ' ')}: {_count(jobs, kind)} jobs, {work:.2e} FLOPs")
+    total = sum(job.work for job in jobs)
+    seconds = total / speed + programs * COMPILE_SECONDS
+    if seconds > _CPU_DAYS * 86400:
+        days = total / ACCELERATOR_FLOPS / 86400
+        lines.append(
+            f"all: {total:.2e} FLOPs, roughly {days:.3g} days of one accelerator that sustains "
+            f"{ACCELERATOR_FLOPS / 1e12:.0f} TFLOP/s, less where runs stop early"
+        )
+    else:
+        lines.append(
+            f"roughly {seconds / 60:.0f} core-minutes on this machine's CPU "
+            f"({speed / 1e9:.0f} GFLOP/s a core assumed, {programs} programs to compile), "
+            "less where runs stop early"
+        )
     return lines
 
 
-def _count(jobs: list[Job], kind: str) -> int:
+def _range(values: Iterable[int]) -> str:
+    values = sorted(set(values))
+    if len(values) == 1:
+        return f"{values[0]:,}"
+    return f"{values[0]:,} to {values[-1]:,}"
+
+
+def _gib(size: float) -> str:
+    return f"roughly {size / 2**30:.3g} GiB"
+
+
+def _count(jobs: Sequence[Job], kind: str) -> int:
     return sum(job.kind == kind for job in jobs)
 
 

@@ -2,19 +2,24 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from scaling_jax import files
-from scaling_jax.studies.plan import Job
+from scaling_jax.studies.jobs import Job
 
 COLUMNS = (
-    "run_id study task method model model_params non_embedding_params pretrain_tokens "
+    "run_id study task method model model_params non_embedding_params pretrain_mixture pretrain_tokens after "
     "finetune_examples finetune_tokens tuning_size tuning_params subset_seed seed steps best_step "
-    "dev_loss loss bleu chrf rouge_l accuracy judge_score step_seconds train_seconds "
-    "tokens_per_second peak_memory_bytes checkpoint_bytes forward_flops_per_token "
-    "backward_flops_per_token flops_saved converged_step status reason record"
+    "dev_loss loss bleu chrf rouge_1 rouge_2 rouge_l exact_match accuracy judge_score "
+    "step_seconds train_seconds tokens_per_second peak_memory_bytes checkpoint_bytes "
+    "forward_flops_per_token backward_flops_per_token flops_saved converged_step runs_at_once "
+    "status reason record"
+).split()
+BASE_COLUMNS = (
+    "base_id task model model_params non_embedding_params pretrain_mixture pretrain_tokens loss "
+    "status reason record"
 ).split()
 # Equal between two studies of one configuration only by luck.
 COST_COLUMNS = (
@@ -25,11 +30,14 @@ COST_COLUMNS = (
     "checkpoint_bytes",
 )
 
-COUNTED_COSTS = ("forward_flops_per_token", "backward_flops_per_token", "flops_saved")
+COUNTED_COSTS = ("forward_flops_per_token", "backward_flops_per_token", "flops_saved", "runs_at_once")
+# What an evaluation's record says beside its values.
+ABOUT_AN_EVALUATION = ("examples", "seconds", "signatures", "notes")
+OWN_TASK = "task"
 
 
 def row(study_name: str, task: str, job: Job, record: dict[str, Any]) -> dict[str, Any]:
-    """One row; what a failed run did not measure stays empty."""
+    """One row; what a failed run did not measure stays empty. Values of further evaluations come last."""
     point = job.details["point"]
     results, costs = record.get("results", {}), record.get("costs", {})
     parameters = record.get("parameters", {})
@@ -41,7 +49,9 @@ def row(study_name: str, task: str, job: Job, record: dict[str, Any]) -> dict[st
         "model": point["model"],
         "model_params": parameters.get("total"),
         "non_embedding_params": parameters.get("non_embedding"),
+        "pretrain_mixture": point["mixture"],
         "pretrain_tokens": point["pretrain_tokens"],
+        "after": job.details["after"],
         "finetune_examples": point["finetune_examples"],
         "finetune_tokens": record.get("finetune_tokens"),
         "tuning_size": point["tuning_size"],
@@ -56,7 +66,19 @@ def row(study_name: str, task: str, job: Job, record: dict[str, Any]) -> dict[st
         name: results.get(name) for name in ("steps", "best_step", "converged_step", "dev_loss", "loss")
     }
     filled |= {name: costs.get(name) for name in (*COST_COLUMNS, *COUNTED_COSTS)}
-    return {name: filled.get(name) for name in COLUMNS}
+    measured = evaluated(record.get("evaluations", {}))
+    measured.pop("loss", None)  # that of the whole test split is measured anyway
+    return {name: filled.get(name) for name in COLUMNS} | measured
+
+
+def evaluated(evaluations: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+    """Column -> value of a record's evaluations: `bleu` on the run's own task, `NAME_bleu` of others."""
+    return {
+        column if name == OWN_TASK else f"{name}_{column}": value
+        for name, values in evaluations.items()
+        for column, value in values.items()
+        if column not in ABOUT_AN_EVALUATION
+    }
 
 
 def write_results(
@@ -72,9 +94,49 @@ def write_results(
         if path.exists():
             task = tasks[job.details["point"]["store"]]
             rows.append(row(study_name, task, job, files.read_json(path)))
+    write_table(study / "results.csv", COLUMNS, rows)
+    return rows
+
+
+def write_bases(study: Path, tasks: Mapping[str, str], jobs: list[Job]) -> list[dict[str, Any]]:
+    """Writes `bases.csv`, one row for each model and finetuning store, where models were evaluated as they
+    are before they are tuned."""
+    rows = []
+    for job in (job for job in jobs if job.kind == "base_evaluation"):
+        path = study / job.folder / "record.json"
+        if path.exists():
+            rows += _base_rows(job, files.read_json(path), tasks)
+    if rows:
+        write_table(study / "bases.csv", BASE_COLUMNS, rows)
+    return rows
+
+
+def _base_rows(job: Job, record: Mapping[str, Any], tasks: Mapping[str, str]) -> list[dict[str, Any]]:
+    point, parameters = job.details["point"], record.get("parameters", {})
+    about = {
+        "base_id": job.job_id,
+        "model": point["model"],
+        "model_params": parameters.get("total"),
+        "non_embedding_params": parameters.get("non_embedding"),
+        "pretrain_mixture": point["mixture"],
+        "pretrain_tokens": point["pretrain_tokens"],
+        "status": record["status"],
+        "reason": record.get("reason"),
+        "record": f"{job.folder}/record.json",
+    }
+    found = []
+    for store in job.details["stores"]:
+        filled = about | {"task": tasks[store]}
+        measured = evaluated(record.get("evaluations", {}).get(store, {}))
+        found.append({name: filled.get(name) for name in BASE_COLUMNS} | measured)
+    return found
+
+
+def write_table(path: Path, columns: Iterable[str], rows: list[dict[str, Any]]) -> None:
+    """Writes rows as a CSV of these columns, then of all others that some row has."""
+    columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    files.write_text(study / "results.csv", text.getvalue())
-    return rows
+    files.write_text(path, text.getvalue())

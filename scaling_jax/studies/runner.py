@@ -18,12 +18,15 @@ import scaling_jax
 from scaling_jax import files
 from scaling_jax.data.store import TokenStore, open_store
 from scaling_jax.errors import InputError
-from scaling_jax.studies import plan as planning
-from scaling_jax.studies.plan import Job, Study
-from scaling_jax.studies.results import write_results
+from scaling_jax.evaluation.evaluations import check as check_evaluations
+from scaling_jax.studies.jobs import Job, make_jobs
+from scaling_jax.studies.plan import Study, claim_folder, recipe
+from scaling_jax.studies.results import write_bases, write_results
 from scaling_jax.studies.worker import CONFIGURABLES, STOPPED_BY_INPUT, chosen_rates, ended
+from scaling_jax.training import checkpoints
+from scaling_jax.training.data_sets import check_vocabulary
 from scaling_jax.training.platform import worker_environment
-from scaling_jax.training.pretrain import PretrainSettings, check_enough_windows
+from scaling_jax.training.pretrain import check_enough_windows
 
 SECONDS_BETWEEN_LINES = 10.0
 # Runs that one vmapped program takes at a time, where the study does not say.
@@ -58,13 +61,25 @@ def prepare_stores(study: Study, folder: Path, imports: Sequence[str] = ()) -> d
                 raise RuntimeError("\n".join(lines[-30:]))
             raise InputError(lines[-1].removeprefix("scaling-jax prepare: error: "))
     stores = {name: open_store(path) for name, path in paths.items()}
-    pretrained = stores[planning.PRETRAIN].vocabulary.sha256()
-    for name, store in stores.items():
-        if store.vocabulary.sha256() != pretrained:
-            raise InputError(
-                f"{paths[name]} was made with another vocabulary than {paths[planning.PRETRAIN]}"
-            )
+    check_vocabularies(study, stores)
+    check_evaluations([*study.evaluations], paths)
+    check_evaluations([*study.base_evaluations], paths)
     return stores
+
+
+def check_vocabularies(study: Study, stores: dict[str, TokenStore]) -> None:
+    """
+    Raises:
+        InputError: a finetuning store has another vocabulary than what is tuned on it.
+    """
+    pretraining = [stores[name] for names in study.recipes().values() for name in names]
+    points = [*study.points(), *study.rate_points()]
+    tuned = [stores[name] for name in dict.fromkeys(point.store for point in points if not point.base)]
+    for store in [*pretraining, *tuned]:
+        if store.vocabulary.sha256() != pretraining[0].vocabulary.sha256():
+            raise InputError(f"{store.path} was made with another vocabulary than {pretraining[0].path}")
+    for folder, name in dict.fromkeys((point.base, point.store) for point in points if point.base):
+        check_vocabulary(stores[name], Path(folder), checkpoints.about(folder))
 
 
 def jobs_of(study: Study, stores: dict[str, TokenStore]) -> list[Job]:
@@ -74,23 +89,27 @@ def jobs_of(study: Study, stores: dict[str, TokenStore]) -> list[Job]:
         InputError: more examples or pretraining tokens asked than exist, an unknown model or method.
     """
     tokens_per_example = {}
-    for name, store in stores.items():
-        if name == planning.PRETRAIN:
-            continue
-        split = store.split("train")
+    points = [*study.points(), *study.rate_points()]
+    for name in dict.fromkeys(point.store for point in points):
+        split = stores[name].split("train")
         tokens_per_example[name] = float(split.total_lengths.mean())
-        largest = max((point.finetune_examples for point in study.points() if point.store == name), default=0)
+        largest = max(point.finetune_examples for point in points if point.store == name)
         if largest > len(split):
             raise InputError(
                 f"Grid.finetune_examples holds {largest:,}, but the training split of "
-                f"{store.path} has {len(split):,} examples"
+                f"{stores[name].path} has {len(split):,} examples"
             )
-    pretraining = stores[planning.PRETRAIN]
-    jobs = planning.make_jobs(study, pretraining.vocabulary.size, tokens_per_example)
+    jobs = make_jobs(study, next(iter(stores.values())).vocabulary.size, tokens_per_example)
     for job in jobs:
         if job.kind == "pretraining":
-            check_enough_windows(pretraining, PretrainSettings(), job.details["levels"])
+            _check_windows(job, stores)
     return jobs
+
+
+def _check_windows(job: Job, stores: dict[str, TokenStore]) -> None:
+    settings, names = recipe(job.details["mixture"]), job.details["stores"]
+    given = {name: stores[name] for name in names} if settings.mixture else stores[names[0]]
+    check_enough_windows(given, settings, job.details["levels"])
 
 
 def run_study(
@@ -107,7 +126,7 @@ def run_study(
     Raises:
         InputError: see `claim_folder`, `prepare_stores` and `jobs_of`; or what a worker refused.
     """
-    planning.claim_folder(folder, study)
+    claim_folder(folder, study)
     stores = prepare_stores(study, folder, imports)
     jobs = jobs_of(study, stores)
     _forget_failures(folder, jobs)
@@ -121,6 +140,7 @@ def run_study(
         _work(study, folder, jobs, plan, imports, say)
     tasks = {name: store.manifest["task"] for name, store in stores.items()}
     rows = write_results(folder, study.name, tasks, jobs)
+    write_bases(folder, tasks, jobs)
     _describe(study, folder, stores, jobs)
     statuses: dict[str, int] = {}
     for row in rows:
@@ -256,8 +276,19 @@ def _describe(study: Study, folder: Path, stores: dict[str, TokenStore], jobs: l
                 "python": platform.python_version(),
             },
             "device": f"{platform.machine()}, {os.cpu_count()} cores",
-        },
+        }
+        | _valuing(study, stores),
     )
+
+
+def _valuing(study: Study, stores: dict[str, TokenStore]) -> dict[str, Any]:
+    if study.valuing is None:
+        return {}
+    recipes = {
+        scope: dict(recipe(scope).mixture) or {names[0]: 1.0} for scope, names in study.recipes().items()
+    }
+    tasks = {name: store.manifest["task"] for name, store in stores.items()}
+    return {"valuing_pretraining": study.valuing.declared(recipes, tasks)}
 
 
 def _quiet_tensorflow() -> dict[str, str]:

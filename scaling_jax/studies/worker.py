@@ -17,7 +17,7 @@ from typing import Any
 
 from scaling_jax import configuration, files
 from scaling_jax.errors import InputError
-from scaling_jax.studies.plan import Job
+from scaling_jax.studies.jobs import Job
 
 CONFIGURABLES = "scaling_jax.studies.configurables"
 STOPPED_BY_INPUT = 2
@@ -63,16 +63,37 @@ def chosen_rates(study: Path, jobs: list[Job]) -> dict[str, dict]:
 
 def run_job(study: Path, job: Job, jobs: list[Job], stores: dict[str, str], pretrain_seed: int) -> None:
     """Runs one job to its record."""
+    from scaling_jax.studies.base_evaluation import evaluate_base
     from scaling_jax.training.finetune import finetune
-    from scaling_jax.training.pretrain import pretrain
 
     folder = study / job.folder
     if job.kind == "pretraining":
-        pretrain(
-            job.details["model"], stores["pretrain"], tuple(job.details["levels"]), pretrain_seed, folder
-        )
-        return
-    finetune(finetune_run(study, job, jobs, stores), folder)
+        _pretrain(job, stores, pretrain_seed, folder)
+    elif job.kind == "base_evaluation":
+        evaluate_base(study, job, stores)
+    else:
+        finetune(finetune_run(study, job, jobs, stores), folder, at_best=_at_best(job, stores))
+
+
+def _at_best(job: Job, stores: dict[str, str]) -> Any:
+    """What is done with the best step of a run: the study's evaluations, but not where rates are compared."""
+    from scaling_jax.evaluation.evaluations import at_best
+    from scaling_jax.studies.plan import Study
+
+    evaluations = configuration.call(Study).evaluations if job.kind == "finetuning" else ()
+    return at_best(evaluations, stores)
+
+
+def _pretrain(job: Job, stores: dict[str, str], seed: int, folder: Path) -> None:
+    """Pretrains by the recipe of the job, whose settings are bound under its scope."""
+    import gin
+
+    from scaling_jax.training.pretrain import PretrainSettings, pretrain
+
+    names = job.details["stores"]
+    with gin.config_scope(job.details["mixture"] or None):
+        paths = {name: stores[name] for name in names} if PretrainSettings().mixture else stores[names[0]]
+        pretrain(job.details["model"], paths, tuple(job.details["levels"]), seed, folder)
 
 
 def finetune_run(study: Path, job: Job, jobs: list[Job], stores: dict[str, str]) -> Any:
@@ -87,7 +108,7 @@ def finetune_run(study: Path, job: Job, jobs: list[Job], stores: dict[str, str])
         own = chosen.get(point["method"]) or chosen.get(registered_name(point["method"]), {})
         rate = own.get("learning_rate")
     return FinetuneRun(
-        base=str(study / "pretraining" / point["model"] / "checkpoints" / str(point["pretrain_tokens"])),
+        base=str(study / job.details["base"]),
         store=stores[point["store"]],
         method=point["method"],
         examples=point["finetune_examples"],
@@ -130,7 +151,7 @@ def _companions(
     study: Path, job: Job, ready: list[Job], count: int, claims: contextlib.ExitStack
 ) -> list[Job]:
     """Up to `count` other jobs, claimed, that one vmapped program over one base can make with this one."""
-    if job.kind == "pretraining" or count < 1:
+    if job.kind not in ("learning_rate", "finetuning") or count < 1:
         return []
     from scaling_jax.tuning.method import named_method
 
@@ -148,7 +169,7 @@ def _companions(
 def _shared(job: Job) -> tuple:
     """What jobs have in common that can be made at the same time."""
     point = job.details.get("point", {})
-    return job.kind, job.program, point.get("pretrain_tokens"), point.get("store")
+    return job.kind, job.program, job.details.get("base"), point.get("store")
 
 
 def _run_and_record(
@@ -163,13 +184,14 @@ def _run_and_record(
 
 def _run_cohort(study: Path, together: list[Job], jobs: list[Job], plan: dict, done: dict[str, str]) -> None:
     """Makes the jobs at the same time; where that fails, those without a record are to be tried alone."""
-    if any(done[need] != "done" for job in together for need in job.needs if need.startswith("pretrain-")):
+    if any(done[need] != "done" for job in together for need in job.needs_done):
         return
     from scaling_jax.training.finetune_cohort import finetune_cohort
 
     try:
         runs = [finetune_run(study, job, jobs, plan["stores"]) for job in together]
-        finetune_cohort(runs, [study / job.folder for job in together])
+        folders = [study / job.folder for job in together]
+        finetune_cohort(runs, folders, _at_best(together[0], plan["stores"]))
     except InputError:
         raise
     except Exception:  # out of memory, say: one at a time needs less
@@ -177,7 +199,7 @@ def _run_cohort(study: Path, together: list[Job], jobs: list[Job], plan: dict, d
 
 
 def _run_alone(study: Path, job: Job, jobs: list[Job], plan: dict, done: dict[str, str]) -> None:
-    lost = [need for need in job.needs if need.startswith("pretrain-") and done[need] != "done"]
+    lost = [need for need in job.needs_done if done[need] != "done"]
     try:
         if lost:
             raise RuntimeError(f"{lost[0]} ended as {done[lost[0]]}")

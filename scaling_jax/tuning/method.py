@@ -8,7 +8,8 @@ alone and a tuning checkpoint is that tree.
 
 A variant is a method with other settings under a name of its own, made by gin alone: the bindings
 `lora/lora_last_half/lora.layers = 'last 2'` make `lora_last_half` a method, which takes everything
-else from what is bound for `lora`. Its name begins with that of its method.
+else from what is bound for `lora`; so do settings of its training alone, as in
+`full/full_slow/FinetuneSettings.learning_rate = 5e-7`. Its name begins with that of its method.
 """
 
 import dataclasses
@@ -23,6 +24,8 @@ from scaling_jax.errors import InputError, did_you_mean
 from scaling_jax.models.config import ModelConfig
 from scaling_jax.models.hooks import Hook
 
+# The configurable that says how a method is trained (`training.finetune`), by its name in gin.
+TRAINING_SETTINGS = "FinetuneSettings"
 _METHODS: dict[str, type["TuningMethod"]] = {}
 
 
@@ -157,12 +160,16 @@ def restored_method(recorded: Mapping[str, Any]) -> TuningMethod:
 
 
 def _variants() -> dict[str, str]:
-    """Variant to registered method: every scope such as lora/lora_last_half with settings of lora."""
+    """Variant to registered method: every scope such as lora/lora_last_half with settings of lora or of
+    its training."""
     scopes = [(scope.split("/"), selector.split(".")[-1]) for scope, selector in gin.config._CONFIG]
     return {
         parts[1]: parts[0]
         for parts, selector in scopes
-        if len(parts) == 2 and selector == parts[0] in _METHODS and parts[1].startswith(f"{parts[0]}_")
+        if len(parts) == 2
+        and parts[0] in _METHODS
+        and selector in (parts[0], TRAINING_SETTINGS)
+        and parts[1].startswith(f"{parts[0]}_")
     }
 
 

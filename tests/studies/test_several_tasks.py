@@ -7,7 +7,8 @@ import gin
 import pytest
 
 from scaling_jax import configuration, files
-from scaling_jax.studies.plan import Study, claim_folder, make_jobs
+from scaling_jax.studies.jobs import make_jobs
+from scaling_jax.studies.plan import Study, claim_folder
 from scaling_jax.studies.results import write_results
 from scaling_jax.studies.runner import run_study
 from scaling_jax.studies.worker import CONFIGURABLES, finetune_run

@@ -1,0 +1,64 @@
+"""Rough memory of a job: what is kept between steps exactly, what lives in a step by a stated formula."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from scaling_jax.models import counts
+from scaling_jax.models.config import ModelConfig
+from scaling_jax.training.optimizers import Optimizer
+from scaling_jax.tuning.full import Full
+from scaling_jax.tuning.method import TuningMethod
+
+FORMULA = (
+    "memory: parameters, gradients and optimizer state over all devices together, exact; with it "
+    "activations of one microbatch, roughly: one width per token and layer where layers are recomputed "
+    "(remat 'full'), else the output of every matrix, and float32 logits of at most one chunk"
+)
+_BYTES = {"float32": 4, "bfloat16": 2}
+
+
+def job_bytes(
+    model: ModelConfig,
+    method: TuningMethod,
+    optimizer: Optimizer,
+    batch_tokens: float,
+    base_dtype: str = "float32",
+) -> float:
+    """Bytes of a training job, by `FORMULA`.
+
+    Args:
+        model: the base model.
+        method: what is trained of it.
+        optimizer: whose state is kept.
+        batch_tokens: tokens of a microbatch.
+        base_dtype: of a frozen base's matrices.
+    """
+    variables = nn.unbox(counts.abstract_variables(model, method))
+    base = variables["params"]
+    tuned = base if method.trains_base else jax.eval_shape(method.kept, variables["tuned"])
+    state = jax.eval_shape(optimizer.transformation().init, tuned)
+    frozen = 0 if method.trains_base else counts.size(base) * _BYTES[base_dtype]
+    return frozen + 2 * _bytes(tuned) + _bytes(state) + _activations(model, batch_tokens)
+
+
+def pretraining_bytes(model: ModelConfig, optimizer: Optimizer, batch_tokens: float) -> float:
+    """Bytes of a pretraining job: all parameters are trained."""
+    return job_bytes(model, Full(), optimizer, batch_tokens)
+
+
+def _activations(model: ModelConfig, tokens: float) -> float:
+    width = _BYTES[model.dtype]
+    layers = model.layers + model.encoder_layers
+    if model.remat == "full":
+        per_layer = model.model_dim
+    else:
+        heads = (model.heads + 2 * model.key_value_heads) * model.head_dim
+        per_layer = 4 * model.model_dim + heads + 3 * model.feed_forward_dim
+    chunk = min(tokens, model.logits_chunk or 2**26 / model.vocabulary_size)
+    return tokens * layers * per_layer * width + 4 * chunk * model.vocabulary_size
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
