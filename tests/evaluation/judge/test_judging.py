@@ -143,6 +143,18 @@ def test_busy_or_broken_for_a_while(tmp_path, status):
     assert _transcript(tmp_path)[0]["attempts"] == 3
 
 
+def test_a_question_that_gets_lost_is_asked_again(tmp_path):
+    def behave(number, request):
+        if number == 0:
+            endpoint.stopped.wait(20)
+        return 200, completion("得分: 0.5"), {}
+
+    with serving(behave) as endpoint:
+        result = judge_answers([_answer("math")], tmp_path, _settings(endpoint, timeout=0.2, retries=1))
+    assert result.values["judge_score"] == 0.5
+    assert _transcript(tmp_path)[0]["attempts"] == 2
+
+
 def test_a_slow_endpoint_is_waited_for_and_asked_in_parallel(tmp_path):
     together = threading.Barrier(4, timeout=5)
 
