@@ -107,11 +107,11 @@ async def ask(client: Any, settings: JudgeSettings, prompt: str) -> Reply | Fail
         text = choice["message"]["content"] or ""
         if not isinstance(text, str):
             raise TypeError("the content is no text")
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         body = f"{type(error).__name__}: {error}: {raw.http_response.text[:_LONGEST_DETAIL]}"
         return Failure("an answer that is no chat completion", _detail(client, body))
     return Reply(
-        text=text,
+        text=text.encode("utf-8", "replace").decode("utf-8"),  # JSON can spell what no file may hold
         model=str(content.get("model") or ""),
         finish_reason=str(choice.get("finish_reason") or ""),
         attempts=raw.retries_taken + 1,

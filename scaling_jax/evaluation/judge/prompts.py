@@ -59,15 +59,16 @@ class Prompts:
 
     def render(self, class_name: str, question: str, reference: str, answer: str) -> str:
         """The whole prompt. What is put in is never itself read as a frame."""
-        prompt = self.for_class(class_name)
+        judged = self.for_class(class_name)
         fields = {
-            "criterion": prompt.criterion,
+            "criterion": judged.criterion,
             "question": question,
             "reference": reference,
             "answer": answer,
         }
-        frame = self.frames["with_reference" if prompt.reference else "without_reference"]
-        return _FIELD.sub(lambda match: fields[match[1]], frame)
+        frame = self.frames["with_reference" if judged.reference else "without_reference"]
+        prompt = _FIELD.sub(lambda match: fields[match[1]], frame)
+        return prompt.encode("utf-8", "replace").decode("utf-8")  # halves of characters cannot be sent
 
 
 def class_name(text: str) -> str:
