@@ -40,7 +40,7 @@ def section(study: Study) -> Section:
             f"Medians over the finished runs of a row, measured on {device_text(device)}. All "
             f"{len(study.done)} finetuning runs together trained for {words.seconds(total)}, pretraining not "
             "counted. Tuned: parameters that training changes and an adapter checkpoint stores; share: of "
-            "the base model. Peak memory: the device's own count, or what the compiled step needs on CPU.",
+            "the base model. Peak memory: what the compiled training step needs on one device.",
             quiet=True,
         )
     )

@@ -119,8 +119,27 @@ def section(study: Study) -> Section | None:
         "Memory: peak of a run. Converged: the first evaluated step with a dev loss within 1% of the run's "
         "best; time to it is that many steps at the run's own pace, compilation and evaluation not counted."
     )
-    parts.append(Paragraph(about, quiet=True))
+    parts.append(Paragraph(about + _made_together(compared), quiet=True))
     return Section("comparison", "Comparison", "Methods compared: quality, time, memory", parts)
+
+
+def _made_together(compared: Sequence[Comparison]) -> str:
+    """What to know where a vmapped program made several runs: their costs are not those of a run alone."""
+    at_once = [
+        (words.method(method), float(run.cells.get("runs_at_once") or 1))
+        for one in compared
+        for method, runs in one.runs.items()
+        for run in runs
+    ]
+    together = dict.fromkeys(method for method, count in at_once if count > 1)
+    if not together:
+        return ""
+    most = max(count for _, count in at_once)
+    return (
+        f" Runs of {words.several(together)} were made up to {most:.0f} at a time: their seconds are a "
+        "share, their memory is that of all together, so neither compares with that of a run made alone "
+        "(Study.cohort = 1)."
+    )
 
 
 def statements(study: Study) -> list[str]:

@@ -43,9 +43,13 @@ def fixed_by(environment_record: dict[str, Any]) -> dict[str, Any]:
 
 
 def peak_memory_bytes(compiled_bytes: int | None) -> int | None:
-    """Peak bytes in use on the first device, where it counts them; else what the compiled step needs."""
+    """What the compiled training step needs on one device, else the peak of bytes in use there.
+
+    A device counts the peak of a process, which never falls again: of the second run in a process it says
+    nothing, be it of another method or a smaller model.
+    """
     statistics = jax.local_devices()[0].memory_stats() or {}
-    return statistics.get("peak_bytes_in_use", compiled_bytes)
+    return statistics.get("peak_bytes_in_use") if compiled_bytes is None else compiled_bytes
 
 
 def write(folder: Path, record: dict[str, Any]) -> None:

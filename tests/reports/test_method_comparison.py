@@ -107,6 +107,14 @@ def test_the_page_shows_it_escaped_with_one_figure_a_task(folder):
     assert len(figures) == 2 and "comparison-cola.svg" in figures
 
 
+def test_costs_of_runs_made_together_are_said_to_be_so(tmp_path):
+    rows = [row | {"runs_at_once": 6 if row["method"] in ("lora", "prompt") else 1} for row in _rows()]
+    said = method_comparison.section(read_study(_study(tmp_path, rows))).parts[-1].text
+    assert "Runs of LoRA and prompt tuning were made up to 6 at a time: their seconds are a share" in said
+    alone = method_comparison.section(read_study(_study(tmp_path / "b", _rows()))).parts[-1].text
+    assert "at a time" not in alone
+
+
 @pytest.mark.parametrize("missing", ["converged_step", "peak_memory_bytes"])
 def test_runs_without_costs_are_not_compared(tmp_path, missing):
     study = read_study(_study(tmp_path, (row | {missing: ""} for row in _rows())))

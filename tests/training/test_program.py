@@ -143,6 +143,21 @@ def test_programs_are_shared_and_measured():
     assert same.compile_seconds() == spent > 0
 
 
+def test_memory_is_that_of_the_largest_step_of_the_run(lora):
+    program = lora[0]
+    longer = {name: np.tile(array, 4) for name, array in batches().items()}
+    state, frozen = program.start(tiny.parameters(), 0)
+    needed = []
+    for given in (batches(), longer, batches()):
+        state, _ = program.train(state, frozen, given, np.zeros(STEPS, np.float32))
+        needed.append(program.train_memory_bytes())
+    assert needed[0] < needed[1] == needed[2]
+    state, _ = program.start(tiny.parameters(), 1)
+    assert program.train_memory_bytes() is None, "another run begins"
+    program.train(state, frozen, batches(), np.zeros(STEPS, np.float32))
+    assert program.train_memory_bytes() == needed[0]
+
+
 def test_a_batch_that_microbatches_do_not_divide():
     with pytest.raises(InputError, match="6 rows is not divided by microbatches = 4"):
         trained(dataclasses.replace(ADAFACTOR, microbatches=4))
