@@ -74,7 +74,8 @@ def _check_alike(opened: Sequence[OpenRun]) -> None:
 def _shared(opened: OpenRun) -> tuple:
     settings = opened.settings
     evaluation = (settings.dev_examples, settings.test_examples, settings.eval_batch_size)
-    return settings.batch_size, settings.eval_interval, settings.steps_per_call, settings.patience, evaluation
+    training = (settings.batch_size, settings.eval_interval, settings.steps_per_call, settings.patience)
+    return settings.base_dtype, training, evaluation
 
 
 def _train(

@@ -59,7 +59,9 @@ def test_runs_of_a_cohort_leave_what_they_leave_alone(room, tmp_path):
 
 def test_what_cannot_be_a_cohort(room, tmp_path):
     run, _ = room
-    for other in (dataclasses.replace(run, tuning_size=3), dataclasses.replace(run, method="ia3")):
+    tiny.configure("lora/lora_half/FinetuneSettings.base_dtype='bfloat16'", "lora/lora_half/lora.rank=2")
+    others = ({"tuning_size": 3}, {"method": "ia3"}, {"method": "lora_half"})
+    for other in (dataclasses.replace(run, **changes) for changes in others):
         with pytest.raises(InputError, match="differ in more than data, seed, learning rate and length"):
             finetune_cohort([run, other], [tmp_path / "a", tmp_path / "b"])
     assert not (tmp_path / "a").exists()
