@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import gin
+import numpy as np
+from jax.experimental import multihost_utils
 
 import scaling_jax
 from scaling_jax import configuration, files
@@ -255,7 +257,9 @@ def _answers(
         "version": scaling_jax.__version__,
     }
     about = files.read_json(about_path) if about_path.exists() else {}
-    if about.get("identity") == identity and path.exists() and files.sha256(path) == about["sha256"]:
+    same = about.get("identity") == identity and path.exists() and files.sha256(path) == about["sha256"]
+    # Generation is one program over all processes: they go on together, or generate together.
+    if multihost_utils.process_allgather(np.asarray(same)).all():
         return answer_files.read(path), about | {"reused": True}
     began = time.perf_counter()
     answers, notes = _generated(subject, store_path, evaluation, shots)
