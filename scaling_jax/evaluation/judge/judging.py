@@ -39,21 +39,15 @@ def judge_answers(answers: Sequence[Answer], folder: Path, settings: JudgeSettin
             call goes on from there.
     """
     prompts = judge_prompts.load(settings.prompts)
-    classes = [_class_of(answer, number, settings, prompts) for number, answer in enumerate(answers, 1)]
-    questions = [
-        _question(answer, name, number, prompts)
-        for number, (answer, name) in enumerate(zip(answers, classes, strict=True), 1)
-    ]
+    items = [_item(answer, number, settings, prompts) for number, answer in enumerate(answers, 1)]
     cache = Cache(Path(settings.cache) if settings.cache else Path(folder) / "judge_answers")
-    asked = ask_all(questions, settings, cache)
-    records = [
-        _record(number, name, question, settings, asked)
-        for number, (name, question) in enumerate(zip(classes, questions, strict=True), 1)
-    ]
+    asked = ask_all([item.prompt for item in items], settings, cache)
+    records = [_record(item, settings, asked) for item in items]
     reached = [record for record in records if record["flag"] != "not asked"]
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in reached)
     files.write_text(Path(folder) / "judge_transcript.jsonl", lines)
     if asked.given_up is not None:
+        (Path(folder) / "judge_summary.json").unlink(missing_ok=True)  # of an earlier transcript
         given = sum(record["answer"] is not None for record in reached)
         raise InputError(_gone(asked.given_up, settings, given, len(records), cache))
     averages = class_averages(
@@ -71,7 +65,17 @@ def judge_answers(answers: Sequence[Answer], folder: Path, settings: JudgeSettin
     return ScoreResult(values, summary["signature"], tuple(_notes(averages, records)))
 
 
-def _class_of(answer: Answer, number: int, settings: JudgeSettings, prompts: Prompts) -> str:
+@dataclasses.dataclass(frozen=True)
+class _Item:
+    """One answer to be judged: its place from 1, its class, the category that counts it, the prompt."""
+
+    number: int
+    name: str
+    category: str
+    prompt: str
+
+
+def _item(answer: Answer, number: int, settings: JudgeSettings, prompts: Prompts) -> _Item:
     given = answer.columns.get(settings.class_column) or settings.default_class
     if not given:
         raise InputError(
@@ -79,16 +83,6 @@ def _class_of(answer: Answer, number: int, settings: JudgeSettings, prompts: Pro
             f"bind JudgeSettings.default_class (classes: {', '.join(prompts.classes)})"
         )
     name = judge_prompts.class_name(given)
-    prompts.for_class(name)
-    return name
-
-
-def _category(name: str, settings: JudgeSettings) -> str:
-    groups = {judge_prompts.class_name(key): group for key, group in settings.groups.items()}
-    return judge_prompts.class_name(groups.get(name, name))
-
-
-def _question(answer: Answer, name: str, number: int, prompts: Prompts) -> str:
     reference = "\n".join(text for text in answer.references if text.strip())
     if prompts.for_class(name).reference and not reference:
         raise InputError(
@@ -97,20 +91,29 @@ def _question(answer: Answer, name: str, number: int, prompts: Prompts) -> str:
         )
     # What the model read may hold a frame of its own; the question alone is a column where a task says it.
     question = answer.columns.get("question") or answer.inputs
-    return prompts.render(name, question, reference, answer.hypothesis)
+    prompt = prompts.render(name, question, reference, answer.hypothesis)
+    return _Item(number, name, _category(name, settings), prompt)
 
 
-def _record(number: int, name: str, question: str, settings: JudgeSettings, asked: Asked) -> dict[str, Any]:
-    key = key_of(settings, question)
+def _category(name: str, settings: JudgeSettings) -> str:
+    groups = {judge_prompts.class_name(key): group for key, group in settings.groups.items()}
+    category = judge_prompts.class_name(groups.get(name, name))
+    if category == "score":
+        raise InputError("score 'judge': a class 'score' would fill the column of the mean over classes")
+    return category
+
+
+def _record(item: _Item, settings: JudgeSettings, asked: Asked) -> dict[str, Any]:
+    key = key_of(settings, item.prompt)
     outcome = asked.outcomes.get(key)
     record = {
-        "example": number,
-        "class": name,
-        "category": _category(name, settings),
+        "example": item.number,
+        "class": item.name,
+        "category": item.category,
         "score": None,
         "flag": "",
         "reason": "",
-        "prompt": question,
+        "prompt": item.prompt,
         "answer": None,
     }
     if outcome is None:

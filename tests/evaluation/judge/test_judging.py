@@ -335,6 +335,7 @@ def test_inside_a_running_event_loop(tmp_path):
         (Answer("q", "a", (), {"class": "math"}), {}, "judged against a reference, and has none"),
         (Answer("q", "a", (" ",), {"class": "math"}), {}, "judged against a reference, and has none"),
         (_answer("math"), {"api_key_variable": "NO_SUCH_VARIABLE"}, "NO_SUCH_VARIABLE is not set"),
+        (_answer("math"), {"groups": {"math": "Score"}}, "would fill the column of the mean"),
         (_answer("math"), {"prompts": "fr"}, "'zh', 'en' or the path of a file"),
     ],
 )
