@@ -11,6 +11,8 @@ from scaling_jax.evaluation.scripts import share_beyond_ascii, words
 
 _TYPES = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
 _TOKENIZERS = ("auto", "rouge_score", "unicode")
+# Shares of letters that rouge-score's own tokenizer loses: one for a note, one for another tokenizer.
+_WORTH_A_NOTE, _TOO_MANY = 0.01, 0.5
 
 
 class UnicodeTokenizer:
@@ -53,7 +55,7 @@ def rouge(
         raise InputError(f"rouge.tokenizer = {tokenizer!r}{did_you_mean(tokenizer, _TOKENIZERS)}")
     lost = share_beyond_ascii(text for own in references for text in own)
     if tokenizer == "auto":
-        tokenizer = "unicode" if lost > 0.5 else "rouge_score"
+        tokenizer = "unicode" if lost > _TOO_MANY else "rouge_score"
     if stemmer and tokenizer == "unicode":
         raise InputError("rouge.stemmer = True stems English words; with tokenizer 'unicode' leave it False")
     chosen = UnicodeTokenizer() if tokenizer == "unicode" else None
@@ -65,7 +67,7 @@ def rouge(
         column: 100 * sum(one[kind].fmeasure for one in found) / len(found) for column, kind in _TYPES.items()
     }
     notes = []
-    if tokenizer == "rouge_score" and lost:
+    if tokenizer == "rouge_score" and lost > _WORTH_A_NOTE:
         notes.append(
             f"{lost:.1%} of the references' letters are not a to z: rouge-score's own tokenizer splits words "
             "there; rouge.tokenizer = 'unicode' does not"
