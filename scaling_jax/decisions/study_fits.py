@@ -281,9 +281,19 @@ def _planned(factor, law, x, group, fixed, rows, hold_out) -> PlannedFit:
     fitted = {role: rows.positive(column)[~held] for role, column in columns.items()}
     try:
         check_enough(rows.source, find_law(law), columns, fitted, group)
+        reason = _too_few_cells(law, fitted)
     except InputError as error:
         reason = str(error).removeprefix(f"{rows.source}: ")
     return PlannedFit(factor, law, x, group, fixed, rows, reason)
+
+
+def _too_few_cells(law: str, fitted: Mapping[str, np.ndarray]) -> str | None:
+    """Why rows that repeat few sizes, as seeds do, cannot show the parameters of a law; None if they can."""
+    cells = len(np.unique(np.stack(list(fitted.values())), axis=1).T)
+    needed = len(find_law(law).parameters)
+    if cells >= needed:
+        return None
+    return f"{cells} different sizes to fit, but law {law!r} has {needed} parameters; it needs as many sizes"
 
 
 def _fit(plan: PlannedFit, hold_out, seed, bootstrap) -> Fit:

@@ -9,7 +9,14 @@ import numpy as np
 
 from scaling_jax.decisions.critical_size import difference
 from scaling_jax.laws.results import Fit
-from scaling_jax.reports import crossings, curves, held_out, method_comparison, words
+from scaling_jax.reports import (
+    crossings,
+    curves,
+    held_out,
+    method_comparison,
+    valuing_pretraining,
+    words,
+)
 from scaling_jax.reports.blocks import Fact, Picture
 from scaling_jax.reports.evidence import bounds, curve_fit, find_fit, level, predict, rows_of, x_column
 from scaling_jax.reports.exponents import owner
@@ -58,15 +65,21 @@ class Contest:
 def answer(study: Study) -> Answer:
     """Made from the first task that has a law; the other tasks add a paragraph each."""
     contests = [contest for task in study.tasks if (contest := _contest(study, task))]
+    valued = valuing_pretraining.statements(study)
     if not contests:
         no_law = f"No law could be fitted to the {len(study.done)} finished runs of this study."
         below = "See below for the runs, what they cost, and which rows were left out."
-        measured = method_comparison.statements(study)
+        measured = [*valued, *method_comparison.statements(study)]
         if measured:
-            return Answer(measured[0], [*measured[1:], f"{no_law} {below}"], [], _facts(study))
+            rest = below if study.fits or valued else f"{no_law} {below}"
+            return Answer(measured[0], [*measured[1:], rest], [], _facts(study))
         return Answer(no_law, [below], [], _facts(study))
+    if valued and all(len(contest.fits) == 1 for contest in contests):
+        # One method: what the study asks is what it was pretrained on.
+        return Answer(valued[0], valued[1:], [], _facts(study))
     sentence, lead = _statement(study, contests[0])
     lead = lead + [f"{words.capital(contest.task)}: {_sentence(study, contest)}" for contest in contests[1:]]
+    lead += valued
     return Answer(sentence, lead, [_picture(study, contests[0])], _facts(study))
 
 

@@ -37,6 +37,14 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """A value that lines are compared with, drawn dashed across the axes with its label."""
+
+    label: str
+    y: float
+
+
+@dataclass(frozen=True)
 class Crossing:
     """Where two lines tie on the x axis; `low`, `high` is the interval."""
 
@@ -70,6 +78,7 @@ def curves(
     size: tuple[float, float],
     heading: str = "",
     crossings: Sequence[Crossing] = (),
+    baselines: Sequence[Baseline] = (),
     y_range: tuple[float, float] | None = None,
     x_ticks: Sequence[float] | None = None,
 ) -> Drawing:
@@ -87,7 +96,7 @@ def curves(
     low, high = everything.min() / 1.15, everything.max() * 1.15
     preferred = _levels(series) if x_ticks is None else x_ticks
     theme.log_axis(axes.xaxis, low, high, preferred, most=5 if size[0] < 5 else 8)
-    axes.set_ylim(y_range or span(series))
+    axes.set_ylim(y_range or span(series, [baseline.y for baseline in baselines]))
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(axis="x", visible=False)
@@ -95,13 +104,15 @@ def curves(
         axes.set_title(heading)
     for crossing in crossings:
         _mark_crossing(axes, crossing)
+    for baseline in baselines:
+        _draw_baseline(axes, baseline)
     _label_ends(axes, series)
     return theme.finish(figure, name, title, description)
 
 
-def span(series: Sequence[Series]) -> tuple[float, float]:
-    """A y range that holds every point and line of `series`, but not the far ends of wide bands."""
-    values = np.concatenate([np.r_[one.y, one.line_y] for one in series])
+def span(series: Sequence[Series], others: Sequence[float] = ()) -> tuple[float, float]:
+    """A y range that holds every point and line of `series` and `others`, but not wide bands' far ends."""
+    values = np.concatenate([*(np.r_[one.y, one.line_y] for one in series), others])
     low, high = float(np.min(values)), float(np.max(values))
     margin = 0.06 * (high - low or abs(high) or 1.0)
     return low - margin, high + margin
@@ -128,6 +139,21 @@ def _draw(axes, one: Series) -> None:
         markerfacecolor=theme.PAPER,
         markeredgecolor=one.colour,
         markeredgewidth=1.2,
+    )
+
+
+def _draw_baseline(axes, baseline: Baseline) -> None:
+    axes.axhline(baseline.y, color=theme.MUTED, linewidth=1.1, linestyle=(0, (4, 3)))
+    axes.annotate(
+        baseline.label,
+        (0.0, baseline.y),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(3, 3),
+        textcoords="offset points",
+        va="bottom",
+        ha="left",
+        fontsize=8,
+        color=theme.MUTED,
     )
 
 

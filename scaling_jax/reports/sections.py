@@ -15,6 +15,7 @@ from scaling_jax.reports import (
     method_comparison,
     provenance,
     tuning_size,
+    valuing_pretraining,
     words,
 )
 from scaling_jax.reports.blocks import Heading, Panels, Paragraph, Section
@@ -24,6 +25,7 @@ from scaling_jax.reports.study_data import Study
 def all_sections(study: Study, page_folder: Path) -> list[Section]:
     """Sections that have something to say about this study; links are relative to `page_folder`."""
     sections = [
+        valuing_pretraining.section(study),
         loss_section(study),
         exponents.section(study),
         held_out.section(study),
@@ -40,8 +42,9 @@ def all_sections(study: Study, page_folder: Path) -> list[Section]:
     return [section for section in sections if section is not None]
 
 
-def loss_section(study: Study) -> Section:
-    """Loss against examples, one panel per method, one line per model size."""
+def loss_section(study: Study) -> Section | None:
+    """Loss against examples, one panel per method, one line per model size; None where a study varies its
+    pretraining instead."""
     parts: list = []
     for task in study.tasks:
         drawings = curves.panels(study, task, "model_size")
@@ -50,6 +53,8 @@ def loss_section(study: Study) -> Section:
         if len(study.tasks) > 1:
             parts.append(Heading(task))
         parts.append(Panels(drawings, _caption(study, task)))
+    if not parts and study.decision.get("valuing_pretraining"):
+        return None
     if not parts:
         parts.append(Paragraph("No law could be fitted; the runs are listed at the end."))
     return Section("loss", "Loss", "Loss against finetuning examples, by model size", parts)

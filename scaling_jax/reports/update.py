@@ -8,7 +8,9 @@ from typing import Any
 import scaling_jax
 from scaling_jax import files
 from scaling_jax.decisions.study_fits import crossings, fit_study, skipped_fits, summary_text
+from scaling_jax.decisions.valuing_pretraining import FITS_FILE, fits_of, to_json, value_pretraining
 from scaling_jax.errors import InputError
+from scaling_jax.laws.design import describe
 from scaling_jax.laws.results import write_fits
 from scaling_jax.laws.table import read_table
 from scaling_jax.reports.study_data import read_description, read_fits, read_runs
@@ -67,7 +69,18 @@ def update_report(
 
         build_report(folder, page)
     fits = read_fits(folder / "fits.json")
-    return Update(page, summary_text(fits, decision["crossings"], decision["skipped"]), fitted, drawn)
+    summary = summary_text(fits, decision["crossings"], decision["skipped"])
+    return Update(page, "\n".join([summary, *_valued(decision)]), fitted, drawn)
+
+
+def _valued(decision: dict[str, Any]) -> list[str]:
+    """What is said of pretraining data, for the terminal."""
+    entries = decision.get("valuing_pretraining") or []
+    lines = ["Worth of pretraining"] if entries else []
+    for entry in entries:
+        group = describe({name: value for name, value in entry["group"].items() if value})
+        lines.append(f"  {group}, mixture={entry['mixture'] or 'pretrained'}: {entry['text']}")
+    return lines
 
 
 def _made_from(folder: Path, bootstrap: int, further_laws: Sequence[str]) -> dict[str, Any]:
@@ -93,11 +106,15 @@ def _current(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:
     if not (decision.is_file() and fits.is_file()):
         return None
     content = files.read_json(decision)
-    if not isinstance(content, dict) or content.get("made_from") != inputs | {
-        "fits.json": files.sha256(fits)
-    }:
+    if not isinstance(content, dict) or content.get("made_from") != inputs | _outputs(folder):
         return None
     return content
+
+
+def _outputs(folder: Path) -> dict[str, str]:
+    """Hashes of the files of fits."""
+    paths = [folder / "fits.json", folder / FITS_FILE]
+    return {path.name: files.sha256(path) for path in paths if path.is_file()}
 
 
 def _fit(folder: Path, inputs: dict[str, Any], bootstrap: int, further_laws: Sequence[str]) -> dict[str, Any]:
@@ -109,11 +126,15 @@ def _fit(folder: Path, inputs: dict[str, Any], bootstrap: int, further_laws: Seq
     size_column = about.get("model_size") or "non_embedding_params"
     fits = fit_study(table, hold_out, bootstrap=bootstrap, size_column=size_column, further_laws=further_laws)
     write_fits(folder / "fits.json", fits)
+    valued = value_pretraining(table, about.get("valuing_pretraining"), hold_out, bootstrap)
+    (folder / FITS_FILE).unlink(missing_ok=True)
+    if valued_fits := fits_of(valued):
+        write_fits(folder / FITS_FILE, valued_fits)
     decision = {
-        "made_from": inputs | {"fits.json": files.sha256(folder / "fits.json")},
+        "made_from": inputs | _outputs(folder),
         "crossings": crossings(fits),
         "skipped": skipped_fits(table, hold_out, size_column, further_laws),
-    }
+    } | ({"valuing_pretraining": to_json(valued)} if valued else {})
     files.write_json(folder / "decision.json", decision)
     return decision
 
