@@ -38,7 +38,7 @@ EXTRAS = {
     ],
     # Scores of generated text, and a judge behind any endpoint that speaks OpenAI's protocol.
     "scores": ["sacrebleu>=2.6,<3", "rouge-score>=0.1.2,<0.2"],
-    "judge": ["openai>=2,<4"],
+    "judge": ["openai>=3.52,<4"],
     # Preparing data sets too large for one machine.
     "beam": ["apache-beam>=2.70,<3"],
     "gpu": ["jax[cuda12]>=0.8.2,<0.11"],
@@ -66,7 +66,7 @@ setup(
     packages=[*find_packages(include=["scaling_jax", "scaling_jax.*"]), "scaling_jax.gin_configs"],
     package_dir={"scaling_jax": "scaling_jax", "scaling_jax.gin_configs": "gin_configs"},
     package_data={
-        "scaling_jax": ["**/*.j2", "**/*.html", "**/*.css", "**/*.js", "**/*.svg"],
+        "scaling_jax": ["**/*.j2", "**/*.json", "**/*.html", "**/*.css", "**/*.js", "**/*.svg"],
         "scaling_jax.gin_configs": ["*.gin", "**/*.gin"],
     },
     entry_points={"console_scripts": ["scaling-jax = scaling_jax.cli.main:main"]},
