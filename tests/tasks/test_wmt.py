@@ -9,7 +9,7 @@ import pytest
 
 from scaling_jax.errors import InputError
 from scaling_jax.tasks import registry, tfds_data
-from tests.tasks.written import write_sacrebleu_cache, write_tfds
+from tests.tasks.written import write_sacrebleu_cache, write_sacrebleu_xml, write_tfds
 
 PROMPT = "translate English to German: "
 SENTENCES = {
@@ -152,6 +152,16 @@ def test_a_set_in_sacrebleus_cache_is_read_through_it(tmp_path, sets, no_network
     assert _rows(source, "dev") == [
         (PROMPT + english, german) for english, german in zip(SENTENCES["en"], SENTENCES["de"], strict=True)
     ]
+
+
+def test_of_several_references_sacrebleus_first_is_the_target(tmp_path, no_network):
+    references = {"B": ["b1", "b2", "b3"], "A": SENTENCES["de"], "C": ["c1", "c2", "c3"]}
+    write_sacrebleu_xml(no_network, "wmt21", "en-de", SENTENCES["en"], references)
+    for language in ("de", "en"):
+        _lines(tmp_path / f"raw/own.{language}", SENTENCES[language])
+    settings = {"corpora": ["own.{lang}"], "dev_sets": (), "test_sets": ["wmt21"]}
+    source = _source("wmt14_en_de", folder=str(tmp_path / "raw"), **settings)
+    assert _rows(source, "test") == _rows(source)
 
 
 def test_sets_under_wmts_own_file_names(tmp_path):

@@ -22,6 +22,28 @@ def write_tfds(data_dir, name, features, splits, config=None, version="1.0.0"):
     return Path(str(builder.data_path))
 
 
+def write_sacrebleu_xml(folder: Path, name: str, pair: str, source: list[str], targets: dict[str, list[str]]):
+    """The raw file that sacrebleu downloads for a set of 2021 or later, with references of several people."""
+    from sacrebleu.dataset import DATASETS
+
+    dataset, (from_language, to_language) = DATASETS[name], pair.split("-")
+
+    def segments(lines):
+        return "".join(f'<seg id="{number}">{line}</seg>' for number, line in enumerate(lines, 1))
+
+    references = "".join(
+        f'<ref lang="{to_language}" translator="{person}"><p>{segments(lines)}</p></ref>'
+        for person, lines in targets.items()
+    )
+    path = folder / name / "raw" / dataset.langpairs[pair][0]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f'<dataset id="x"><doc origlang="{from_language}" id="d"><src lang="{from_language}"><p>'
+        f"{segments(source)}</p></src>{references}</doc></dataset>"
+    )
+    _write_archives(folder / name / "raw", dataset)
+
+
 def write_sacrebleu_cache(folder: Path, name: str, pair: str, source: list[str], target: list[str]):
     """The raw files that sacrebleu downloads for a set of before 2021, in its cache."""
     from sacrebleu.dataset import DATASETS
@@ -34,6 +56,10 @@ def write_sacrebleu_cache(folder: Path, name: str, pair: str, source: list[str],
         (raw / path).write_text(
             f'<srcset setid="x">\n<doc docid="d" genre="news" origlang="en">\n{segments}</doc>\n'
         )
+    _write_archives(raw, dataset)
+
+
+def _write_archives(raw, dataset):
     for url in dataset.data:
         with tarfile.open(raw / dataset._get_tarball_filename(url), "w:gz"):
             pass
