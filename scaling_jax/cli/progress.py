@@ -1,5 +1,6 @@
 """What verbs share to show progress: a run folder of one's own, a line per evaluation, a bar over jobs."""
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -40,7 +41,13 @@ def run_once(arguments, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any
     if not claim_run(folder):
         print(f"{folder}: finished before, nothing redone")
         return None
-    return make(folder)
+    try:
+        return make(folder)
+    except InputError:
+        # A run that was refused leaves no folder that would refuse the corrected command.
+        if [path.name for path in folder.iterdir()] == ["config.gin"]:
+            shutil.rmtree(folder)
+        raise
 
 
 def watched(label: str) -> Callable[[Sequence], Iterable]:

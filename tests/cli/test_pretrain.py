@@ -76,3 +76,4 @@ def test_what_cannot_be_pretrained_is_one_line(stores, tmp_path, capsys, binding
     assert main(given) == 2
     error = capsys.readouterr().err.strip()
     assert says in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "base").exists(), "so that the corrected command may have the same --out"
