@@ -61,6 +61,7 @@ def main():
     for megabytes in given.megabytes:
         with tempfile.TemporaryDirectory() as folder:
             text = repeated(given.text, megabytes, Path(folder, "text.txt"))
+            size = text.stat().st_size / 1e6  # whole repetitions, so a little more
             first = None
             for workers in given.workers:
                 out = Path(folder, f"{workers}")
@@ -69,8 +70,8 @@ def main():
                 tokens = sum(split["tokens"]["targets"] for split in manifest["splits"].values())
                 first = first or out
                 same = filecmp.cmp(first / "pretrain/manifest.json", out / "pretrain/manifest.json", False)
-                row = {"megabytes": megabytes, "workers": workers, "seconds": round(seconds, 1)}
-                row |= {"tokens": tokens, "megabytes_per_second": round(megabytes / seconds, 2)}
+                row = {"megabytes": round(size, 1), "workers": workers, "seconds": round(seconds, 1)}
+                row |= {"tokens": tokens, "megabytes_per_second": round(size / seconds, 2)}
                 row |= {"peak_memory_mb": round(memory / 1e6), "same_manifest": same}
                 found.append(row)
                 print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
