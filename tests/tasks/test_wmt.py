@@ -140,6 +140,29 @@ def test_training_pairs_of_tfds(tmp_path, sets):
         tfds_data.find("wmt14_translate/de-en", str(tmp_path / "tfds"), []).identity("dev")
 
 
+def test_data_of_tfds_that_cannot_be_read(tmp_path, sets):
+    tfds = pytest.importorskip("tensorflow_datasets", reason="needs the extra: tasks")
+    features = tfds.features.Translation(languages=("de", "en"))
+    examples = [{"de": f"Satz {number}", "en": f"Sentence {number}"} for number in range(20)]
+    settings = {"data_dir": str(tmp_path), "test_folder": sets}
+    path = write_tfds(tmp_path, "wmt14_translate", features, {"train": examples}, "de-en")
+    (shard,) = path.glob("*.tfrecord*")
+    shard.write_bytes(shard.read_bytes()[:-9])
+    with pytest.raises(InputError, match=r"de-en/1.0.0: cannot be read \(truncated record"):
+        _source("wmt14_en_de", **settings)
+    shard.unlink()
+    with pytest.raises(InputError, match="de-en/1.0.0: cannot be read .*No such file"):
+        _source("wmt14_en_de", **settings)
+    (path / "dataset_info.json").write_text("{")
+    with pytest.raises(InputError, match="dataset_info.json: cannot be read"):
+        _source("wmt14_en_de", **settings)
+    newer = write_tfds(
+        tmp_path, "wmt14_translate", features, {"train": examples}, "de-en", "1.0.10", "array_record"
+    )
+    with pytest.raises(InputError, match=f"{newer}: written as array_record"):
+        _source("wmt14_en_de", **settings)
+
+
 def test_a_set_in_sacrebleus_cache_is_read_through_it(tmp_path, sets, no_network):
     write_sacrebleu_cache(no_network, "wmt13", "en-de", SENTENCES["en"], SENTENCES["de"])
     raw = tmp_path / "raw"

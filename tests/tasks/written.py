@@ -4,7 +4,7 @@ import tarfile
 from pathlib import Path
 
 
-def write_tfds(data_dir, name, features, splits, config=None, version="1.0.0"):
+def write_tfds(data_dir, name, features, splits, config=None, version="1.0.0", file_format=None):
     """Writes `data_dir/name[/config]/version` as `tfds build` does: TFRecords and their description.
 
     `features` is a tfds FeaturesDict, `splits` {split: list of examples}.
@@ -18,6 +18,7 @@ def write_tfds(data_dir, name, features, splits, config=None, version="1.0.0"):
         split_datasets={split: list(enumerate(examples)) for split, examples in splits.items()},
         config=config,
         data_dir=data_dir,
+        file_format=file_format,
     )
     return Path(str(builder.data_path))
 
