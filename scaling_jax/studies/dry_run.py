@@ -57,7 +57,7 @@ def describe(study: Study, folder: Path) -> str:
     lines += ["", *_evaluations(study, folder, jobs, sizes)]
     lines += _times(jobs)
     if study.hold_out:
-        lines.append(f"held out of every fit: {study.hold_out}")
+        lines.append(f"held out of every fit: {' '.join(study.hold_out.split())}")
     return "\n".join(lines)
 
 
@@ -131,8 +131,8 @@ def _finetuning(points: Sequence[Point], models: Models, sizes: Sizes) -> list[s
         after = f" after {earlier}" if earlier else ""
         examples = sorted({point.finetune_examples for point in own})
         lines.append(
-            f"{name} of {model}{after} on {store}: {len(own)} runs, "
-            f"{len({point.seed for point in own})} seeds, examples {_range(examples)}, "
+            f"{name} of {model}{after} on {store}: {_times_of(len(own), 'run')}, "
+            f"{_times_of(len({point.seed for point in own}), 'seed')}, examples {_range(examples)}, "
             f"{_range(steps)} steps of {settings.batch_size}, up to {max(steps) * batch:.2e} tokens, "
             f"{_gib(kept)}"
         )
@@ -198,6 +198,10 @@ def _range(values: Iterable[int]) -> str:
     if len(values) == 1:
         return f"{values[0]:,}"
     return f"{values[0]:,} to {values[-1]:,}"
+
+
+def _times_of(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _gib(size: float) -> str:
