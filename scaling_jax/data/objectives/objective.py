@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import gin
 import numpy as np
 
+from scaling_jax import configuration
 from scaling_jax.data.store import VocabularyFile
 from scaling_jax.errors import InputError, did_you_mean
 
@@ -71,7 +72,8 @@ def register(name: str) -> Callable[[type[Objective]], type[Objective]]:
     """Class decorator: makes an objective known by `name` to gin and to checkpoints."""
 
     def add(objective: type[Objective]) -> type[Objective]:
-        _OBJECTIVES[name] = gin.configurable(name, module="objectives")(objective)
+        with configuration.registering():
+            _OBJECTIVES[name] = gin.configurable(name, module="objectives")(objective)
         return _OBJECTIVES[name]
 
     return add

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scaling_jax import configuration
 from scaling_jax.data.objectives.causal_lm import CausalLM
 from scaling_jax.data.objectives.objective import recorded, restored
 from scaling_jax.data.objectives.prefix_lm import PrefixLM
@@ -16,6 +17,7 @@ from scaling_jax.data.objectives.span_corruption import SpanCorruption, spans_cu
 from scaling_jax.data.objectives.ul2 import UL2
 from scaling_jax.data.store import VocabularyFile
 from scaling_jax.errors import InputError
+from scaling_jax.training.pretrain import PretrainSettings
 
 PIECES, EXTRA = 50, 200
 VOCABULARY = VocabularyFile("bytes", PIECES + EXTRA, extra_ids=EXTRA)
@@ -220,3 +222,26 @@ def test_what_is_recorded_is_restored(name):
 def test_settings_that_cannot_be(make, says):
     with pytest.raises(InputError, match=says):
         make()
+
+
+def test_an_objective_of_ones_own_is_one_file(tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "import dataclasses\n"
+        "from scaling_jax.data.objectives.objective import Example, Lengths, Objective, register\n"
+        "@register('every_other_token')\n"
+        "@dataclasses.dataclass(frozen=True)\n"
+        "class EveryOtherToken(Objective):\n"
+        "    first: int = 0\n"
+        "    def lengths(self, window):\n"
+        "        return Lengths(window // 2, window // 2, window)\n"
+        "    def draw(self, window, vocabulary, seed):\n"
+        "        return Example(window[self.first :: 2], window[1 - self.first :: 2])\n"
+    )
+    bindings = ["PretrainSettings.objective=@every_other_token()", "every_other_token.first=1"]
+    for _ in range(2):  # as in a notebook
+        configuration.parse([], bindings, imports=["scaling_jax.studies.configurables", str(mine)])
+        objective = PretrainSettings().objective
+    assert objective.draw(np.arange(6), VOCABULARY, (0,)).inputs.tolist() == [1, 3, 5]
+    assert recorded(objective) == {"name": "every_other_token", "first": 1}
+    assert restored(recorded(objective)) == objective
