@@ -39,7 +39,8 @@ def split_loss(
         InputError: no such split, fewer than one example, or see `data_sets.sequences_at`.
     """
     of_split = len(data_sets.split_at(store_path, split))
-    objective = objectives.restored(about["objective"]) if about.get("objective") else None
+    of_windows = "inputs" not in data_sets.store_at(store_path).manifest["feature_lengths"]
+    objective = objectives.restored(about["objective"]) if of_windows and about.get("objective") else None
     sequences = data_sets.sequences_at(store_path, program.model, about.get("start_id"), objective)
     batches = data_sets.evaluation_at(store_path, split, examples, rows, sequences)
     return mean_loss(program, tuned, base, batches), min(examples or of_split, of_split)
