@@ -227,12 +227,13 @@ def _first_difference(there: Any, wanted: Any, name: str = "") -> str:
 
 def _lines(requests: Sequence[StoreRequest]) -> Iterator[str]:
     """Training text of the stores, a block of each in turn, so that a prefix holds all of them."""
-    pending = [request.source.splits["train"]() for request in requests]
+    pending = [(request, request.source.splits["train"]()) for request in requests]
     while pending:
-        for blocks in list(pending):
+        for request, blocks in list(pending):
             block = next(blocks, None)
             if block is None:
-                pending.remove(blocks)
+                pending.remove((request, blocks))
                 continue
-            for texts in block.values():
-                yield from texts
+            for name, texts in block.items():
+                if name in request.task.features:
+                    yield from texts

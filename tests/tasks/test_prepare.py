@@ -18,6 +18,7 @@ from scaling_jax.data.store import VocabularyFile, open_store
 from scaling_jax.errors import InputError
 from scaling_jax.tasks import prepare, registry, vocabularies
 from scaling_jax.tasks.lab import entropy, lexicon
+from scaling_jax.tasks.store_request import StoreRequest
 
 ROOT = Path(__file__).parents[2]
 GIN = "gin_configs/tasks/lab_translation.gin"
@@ -326,6 +327,20 @@ def test_columns_and_references_of_a_task_without_a_train_split(tmp_path, seqio_
 def test_a_task_that_gives_what_cannot_be_used(tmp_path, binding, message, seqio_tasks):
     with pytest.raises(InputError, match=message):
         _columns(tmp_path, binding)
+
+
+def test_a_vocabulary_learns_nothing_from_columns(tmp_path, seqio_tasks):
+    def read():
+        yield {"class": ["neither"], "targets": ["ein wort"], "inputs": ["a word"]}
+
+    task = dataclasses.replace(registry.find("jsonl"), columns=("class",))
+    request = StoreRequest("a", task, registry.TextSource({"train": read}), {"inputs": 9, "targets": 9}, None)
+    seen = []
+    vocabulary = vocabularies.Vocabulary(
+        {"kind": "bytes"}, None, lambda lines, _: seen.extend(lines) or VocabularyFile("bytes", 259)
+    )
+    prepare.prepare(tmp_path, say=lambda line: None, stores=[request], vocabulary=vocabulary)
+    assert seen == ["ein wort", "a word"]
 
 
 def test_vocabulary_of_a_named_store_without_a_train_split(tmp_path):
