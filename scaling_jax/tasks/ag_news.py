@@ -63,7 +63,7 @@ def _files(folder: str, labels: Sequence[str]) -> dict[str, PairFiles]:
 
 
 def _prepared(data_dir: str | None, labels: Sequence[str]) -> dict[str, PairFiles]:
-    looked: list[str] = []
+    looked = ["ag_news.folder, which is not set"]
     prepared = tfds_data.find(_TFDS, data_dir, looked)
     if prepared is None:
         raise published.not_found("ag_news", looked, _DATA)

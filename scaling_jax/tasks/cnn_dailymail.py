@@ -55,7 +55,7 @@ def _files(folder: Path) -> dict[str, PairFiles]:
 
 
 def _prepared(data_dir: str | None) -> dict[str, PairFiles]:
-    looked: list[str] = []
+    looked = ["cnn_dailymail.folder, which is not set"]
     prepared = tfds_data.find("cnn_dailymail", data_dir, looked)
     if prepared is None:
         raise published.not_found("cnn_dailymail", looked, _DATA)

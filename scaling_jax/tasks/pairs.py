@@ -93,7 +93,7 @@ def pair_source(
 
         return read
 
-    for split, numbers in places.items():
+    for split, numbers in ((split, numbers) for split, numbers in places.items() if numbers):
         notes.append(
             f"{split}: {len(numbers):,} evenly spaced pairs of {_names(given['train'])}, not in train"
         )

@@ -55,7 +55,7 @@ def _rows(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _prepared(data_dir: str | None) -> dict[str, PairFiles]:
-    looked: list[str] = []
+    looked = ["samsum.folder, which is not set"]
     prepared = tfds_data.find("samsum", data_dir, looked)
     if prepared is None:
         raise published.not_found("samsum", looked, _DATA)

@@ -161,7 +161,7 @@ def _training_pairs(
         if not Path(folder).is_dir():
             raise InputError(f"{task}.folder: no folder {folder}")
         return pairs.concatenated([_corpus(task, Path(folder), corpus, pair) for corpus in corpora])
-    looked: list[str] = []
+    looked = [f"{task}.folder, which is not set"]
     prepared = tfds_data.find(year.tfds, data_dir, looked)
     if prepared is None:
         raise published.not_found(task, looked, data)
