@@ -159,7 +159,7 @@ def pretrain(
     }
     keep = functools.partial(_keep, folder, steps, about)
     start = program.restart(program.initial_parameters(seed))
-    if 0 in steps:
+    if 0 in steps and not checkpoints.exists(folder / "resume"):  # else it is there, or the plan is another
         keep(0, start)
     environment = records.environment(settings.layout)
     plan = {

@@ -186,22 +186,25 @@ def test_a_mixture_resumes_to_the_same_bits(stores, tmp_path):
         if progress.step == 8:
             raise Killed
 
-    whole = pretrain("tiny", stores, (12 * TOKENS,), 0, tmp_path / "whole")
+    whole = pretrain("tiny", stores, (0, 12 * TOKENS), 0, tmp_path / "whole")
     with pytest.raises(Killed):
-        pretrain("tiny", stores, (12 * TOKENS,), 0, tmp_path / "killed", stop)
+        pretrain("tiny", stores, (0, 12 * TOKENS), 0, tmp_path / "killed", stop)
     configure(
         MIXTURE, "PretrainSettings.objective=@span_corruption()", "PretrainSettings.checkpoint_interval=4"
     )
     with pytest.raises(InputError, match="saved under another plan .about, settings differ"):
-        pretrain("tiny", stores, (12 * TOKENS,), 0, tmp_path / "killed")
+        pretrain("tiny", stores, (0, 12 * TOKENS), 0, tmp_path / "killed")
     configure(MIXTURE, "PretrainSettings.objective=@ul2()", "PretrainSettings.checkpoint_interval=4")
-    again = pretrain("tiny", stores, (12 * TOKENS,), 0, tmp_path / "killed")
+    again = pretrain("tiny", stores, (0, 12 * TOKENS), 0, tmp_path / "killed")
     assert again["metrics"] == whole["metrics"]
     hashes = [
         checkpoints.about(tmp_path / name / f"checkpoints/{12 * TOKENS}")["hash"]
         for name in ("whole", "killed")
     ]
     assert hashes[0] == hashes[1]
+    assert checkpoints.about(tmp_path / "killed/checkpoints/0")["objective"]["name"] == "ul2", (
+        "a resume that is refused writes nothing"
+    )
 
 
 @pytest.mark.parametrize(
