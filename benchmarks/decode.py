@@ -9,8 +9,10 @@ width (ours written as a Hugging Face folder, which transformers opens); random 
 sequence ends before the last token, so that both sides write the same number. Every measurement is a
 process of its own, in turns: transformers as it comes (its dynamic cache, and `--static` its static one),
 ours with XLA's default flags, ours with the flags that the command line sets. Tokens per second are of
-the median call of all rounds, after one call that compiles. At the end it says how many of the tokens are
-the same on both sides. Needs the extra `parity`.
+the median call of all rounds, after one call that compiles; processor seconds are shown beside them. At the
+end it says how many of the tokens are the same on both sides. `--cores 1` binds every process and its
+threads to one core: on a machine that others use, threads of one process that wait for each other make
+times of both sides meaningless. Needs the extra `parity`.
 """
 
 import argparse
@@ -42,6 +44,7 @@ def arguments():
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--calls", type=int, default=3, help="timed calls of one process")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--cores", type=int, default=0, help="bind each process to so many; 0 is all")
     parser.add_argument("--only", choices=("ours", "transformers"))
     parser.add_argument("--static", action="store_true", help="transformers with its static cache as well")
     parser.add_argument("--variant", help=argparse.SUPPRESS)
@@ -98,13 +101,19 @@ def write(given):
 
 
 def timed(call, given):
-    """{seconds of every timed call, tokens}."""
-    seconds = []
+    """{wall and processor seconds of every timed call, tokens}."""
+    seconds, processor = [], []
     for _ in range(given.calls + 1):
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         tokens = call()
         seconds.append(time.perf_counter() - began)
-    return {"seconds": seconds[1:], "first_seconds": seconds[0], "tokens": tokens}
+        processor.append(time.process_time() - used)
+    return {
+        "seconds": seconds[1:],
+        "processor_seconds": processor[1:],
+        "first_seconds": seconds[0],
+        "tokens": tokens,
+    }
 
 
 def time_ours(given):
@@ -191,6 +200,10 @@ def main():
     """Measures in turns and prints a table and one JSON object."""
     sys.path.insert(0, str(ROOT))
     given = arguments()
+    if given.cores:
+        cores = sorted(os.sched_getaffinity(0))[: given.cores]
+        os.sched_setaffinity(0, cores)  # a child inherits it
+        os.environ["OMP_NUM_THREADS"] = str(len(cores))
     if given.variant:
         run = {"write": write}.get(
             given.variant, time_transformers if given.variant.startswith("trans") else time_ours
@@ -210,8 +223,9 @@ def main():
         for _ in range(given.rounds):
             for variant in variants:
                 one = measured(variant, folder)
-                known = found.setdefault(variant, one | {"seconds": []})
+                known = found.setdefault(variant, one | {"seconds": [], "processor_seconds": []})
                 known["seconds"] += one["seconds"]
+                known["processor_seconds"] += one["processor_seconds"]
     show(given, found)
 
 
@@ -222,19 +236,26 @@ def show(given, found):
         f"{given.strategy}, {given.layers} layers of {given.model_dim}, {given.rows} prompts of "
         f"{given.prompt} tokens, {given.new} new, {given.dtype}, {next(iter(found.values()))['device']}"
     )
-    print(f"{'':<22}{'s a call':>10}{'tokens/s':>12}{'of transformers':>17}{'first call':>12}")
+    print(
+        f"{'':<22}{'s a call':>10}{'tokens/s':>12}{'of transformers':>17}{'processor s':>13}"
+        f"{'of transformers':>17}{'first call':>12}"
+    )
     rows = []
     peer = found.get("transformers")
     for variant, one in found.items():
-        seconds = statistics.median(one["seconds"])
-        ratio = statistics.median(peer["seconds"]) / seconds if peer else None
+        medians = {key: statistics.median(one[key]) for key in ("seconds", "processor_seconds")}
+        ratios = {key: statistics.median(peer[key]) / medians[key] if peer else None for key in medians}
+        shown = {key: f"{ratio:.2f}" if ratio else "" for key, ratio in ratios.items()}
         print(
-            f"{variant:<22}{seconds:>10.3f}{tokens / seconds:>12,.0f}{f'{ratio:.2f}' if ratio else '':>17}"
+            f"{variant:<22}{medians['seconds']:>10.3f}{tokens / medians['seconds']:>12,.0f}"
+            f"{shown['seconds']:>17}{medians['processor_seconds']:>13.3f}{shown['processor_seconds']:>17}"
             f"{one['first_seconds']:>10.1f} s"
         )
         rows.append(
-            {"variant": variant, "tokens_per_second": tokens / seconds, "of_transformers": ratio}
-            | {key: one[key] for key in ("seconds", "versions")}
+            {"variant": variant, "tokens_per_second": tokens / medians["seconds"]}
+            | {"of_transformers": ratios["seconds"]}
+            | {"processor_of_transformers": ratios["processor_seconds"]}
+            | {key: one[key] for key in ("seconds", "processor_seconds", "versions")}
         )
     ours = found.get("shipped_flags")
     if ours and peer:

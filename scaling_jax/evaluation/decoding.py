@@ -182,8 +182,8 @@ def _own_rows(array: np.ndarray) -> np.ndarray:
 
 
 def _one_sequence(prompts: Sequence[np.ndarray], rows: int, ids: Ids) -> dict[str, np.ndarray]:
-    longest = prompt_length(max(map(len, prompts)) + 1)
-    inputs = np.full((rows, longest), ids.pad, np.int32)
+    longest = prompt_length(max(map(len, prompts)))
+    inputs = np.full((rows, 1 + longest), ids.pad, np.int32)
     inputs[:, 0] = ids.start
     lengths = np.ones(rows, np.int32)
     for row, prompt in enumerate(prompts):

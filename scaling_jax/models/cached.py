@@ -148,7 +148,7 @@ class CachedStack(nn.Module):
         bias = None
         if context.memory_mask is not None:
             bias = jnp.where(context.memory_mask, 0.0, UNREAD)[:, None, None, :]
-        return loss.logits(last, table), Cache(tuple(prompt), tuple(memory), lengths, bias, table)
+        return loss.logits(last, table), Cache(tuple(prompt), tuple(memory), lengths, bias, table.T)
 
     def step(
         self, embeddings: jax.Array, column: jax.Array, cache: Cache, new: tuple[KeysValues, ...]
@@ -162,7 +162,8 @@ class CachedStack(nn.Module):
         for layer, at in enumerate(self.layers.at):
             hidden, own = at.layer.step(hidden, layer, cache, new[layer], place)
             written.append(own)
-        return loss.logits(*output(self.config, self.final_norm(hidden), cache.table)), tuple(written)
+        hidden, table = output(self.config, self.final_norm(hidden), cache.table)
+        return jnp.dot(hidden, table, preferred_element_type=jnp.float32), tuple(written)
 
     def _place(self, column: jax.Array, rows: int, cache: Cache, columns: int) -> Place:
         of_prompt = jnp.arange(cache.prompt[0].keys.shape[2])

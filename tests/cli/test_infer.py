@@ -200,7 +200,7 @@ def test_a_converted_checkpoint_brings_its_tokenizer_and_its_length(made, tmp_pa
     assert isinstance(found["output"], str) and found["inputs"] == "a b"
     Path(path).write_text("a b\na b c d e a b c\n")
     assert main(arguments) == 2
-    assert "input:2: 8 tokens and 6 for what is written make more than the 10" in capsys.readouterr().err
+    assert "tokens and 6 for what is written make more than the 10 positions" in capsys.readouterr().err
 
 
 def test_progress_is_said_every_five_seconds(monkeypatch, capsys):
