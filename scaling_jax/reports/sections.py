@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from scaling_jax.reports import (
+    before_tuning,
     costs,
     crossings,
     curves,
@@ -34,6 +35,7 @@ def all_sections(study: Study, page_folder: Path) -> list[Section]:
         tuning_size.section(study),
         crossings.section(study),
         method_comparison.section(study),
+        before_tuning.section(study),
         costs.section(study),
         entropy.section(study),
         provenance.left_out_section(study, page_folder),

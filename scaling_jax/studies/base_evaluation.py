@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from scaling_jax import configuration
-from scaling_jax.evaluation.evaluations import evaluate_answers, of_checkpoint
+from scaling_jax.errors import InputError
+from scaling_jax.evaluation.evaluations import Evaluation, Subject, evaluate_answers, of_checkpoint
+from scaling_jax.evaluation.score import kept_as_note
 from scaling_jax.models import counts
 from scaling_jax.studies.jobs import Job
 from scaling_jax.studies.plan import Study
@@ -17,10 +19,10 @@ def evaluate_base(study: Path, job: Job, stores: dict[str, str]) -> dict[str, An
     """Makes `Study.base_evaluations` of one model and writes its record; returns that.
 
     An evaluation of the run's own task is made on every store that the model is tuned on, one of another
-    store once.
+    store once. What cannot be evaluated is noted.
 
     Raises:
-        InputError: see `load_checkpoint` and `evaluate_answers`.
+        InputError: see `load_checkpoint`.
     """
     folder, checkpoint = study / job.folder, study / job.details["base"]
     subject = of_checkpoint(checkpoint, load_checkpoint(checkpoint, Layout()))
@@ -35,7 +37,7 @@ def evaluate_base(study: Path, job: Job, stores: dict[str, str]) -> dict[str, An
                 continue
             place = folder / "evaluations" / (label if evaluation.store else f"{store}_{label}")
             where = stores[evaluation.store or store]
-            found[store][label] = evaluate_answers(subject, where, evaluation, place)
+            found[store][label] = _evaluated(subject, where, evaluation, place)
             if evaluation.store:
                 elsewhere[label] = found[store][label]
     model = subject.program.model
@@ -54,3 +56,10 @@ def evaluate_base(study: Path, job: Job, stores: dict[str, str]) -> dict[str, An
     }
     records.write(folder, record)
     return record
+
+
+def _evaluated(subject: Subject, store: str, evaluation: Evaluation, folder: Path) -> dict[str, Any]:
+    try:
+        return evaluate_answers(subject, store, evaluation, folder, kept_as_note)
+    except InputError as error:  # what else was asked is still answered
+        return {"signatures": {}, "notes": [f"not evaluated: {configuration.message(error)}"]}

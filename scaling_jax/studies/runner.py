@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import gin
 import jax
 import jaxlib
 
@@ -49,8 +50,14 @@ def prepare_stores(study: Study, folder: Path, imports: Sequence[str] = ()) -> d
         InputError: `prepare` refused, or a given store cannot be opened.
     """
     paths = study.store_paths(folder)
-    missing = [path for path in paths.values() if not (Path(path) / "manifest.json").exists()]
-    if any(str(folder) in path for path in missing):
+    missing = {name: path for name, path in paths.items() if not (Path(path) / "manifest.json").exists()}
+    own = [name for name, path in missing.items() if str(folder) in path]
+    if own and not any(selector.split(".")[-1] == "prepare" for _, selector in gin.config._CONFIG):
+        raise InputError(
+            f"there is no store {own[0]!r}: bind Study.stores = {{{own[0]!r}: FOLDER}} to a prepared one, or "
+            "prepare.stores to prepare it"
+        )
+    if own:
         command = [sys.executable, "-m", "scaling_jax.cli.main", "prepare"]
         command += ["--gin_file", str(folder / "config.gin"), "--out", str(folder / "stores")]
         command += [part for name in (CONFIGURABLES, *imports) for part in ("--gin_import", name)]

@@ -131,6 +131,18 @@ def test_nothing_is_computed_twice(reported):
     assert update_report(folder, bootstrap=40).fitted
 
 
+def test_models_before_tuning_have_a_table(tmp_path):
+    folder = write_study(tmp_path)
+    about = "base_id,task,model,model_params,non_embedding_params,pretrain_mixture,pretrain_tokens"
+    (folder / "bases.csv").write_text(
+        f"{about},loss,status,reason,record,one_shot_bleu\n"
+        "base-tiny-en-p256000,t,tiny,600000,230000,en,256000,5.125,done,,x,0.75\n",
+        "utf-8",
+    )
+    page = update_report(folder, bootstrap=20).page.read_text("utf-8")
+    assert "What the models do before they are tuned" in page and "one shot bleu" in page and "5.12" in page
+
+
 def test_without_languages_there_is_no_alignment(tmp_path):
     folder = write_study(tmp_path, None)
     update_report(folder, bootstrap=20)
