@@ -45,7 +45,9 @@ class Projection(nn.Module):
             product = jnp.dot(values, kernel.astype(dtype))
             return product if bias is None else product + bias.astype(dtype)
 
-        return self.hook.project(self, inputs, project)
+        # Gradients sum over rows: of batch and length as two axes XLA on CPU makes transposed copies first.
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        return self.hook.project(self, rows, project).reshape(*inputs.shape[:-1], self.features)
 
 
 class RMSNorm(nn.Module):

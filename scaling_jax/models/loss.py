@@ -19,7 +19,9 @@ def chunk_length(shape: tuple[int, int], vocabulary_size: int, at_most: int = 0)
 
 def logits(hidden: jax.Array, table: jax.Array) -> jax.Array:
     """Float32 logits [..., vocabulary] of hidden [..., model_dim] against table [vocabulary, model_dim]."""
-    return jnp.einsum("...e,ve->...v", hidden, table, preferred_element_type=jnp.float32)
+    rows = hidden.reshape(-1, hidden.shape[-1])
+    scores = jnp.einsum("re,ve->rv", rows, table, preferred_element_type=jnp.float32)
+    return scores.reshape(*hidden.shape[:-1], table.shape[0])
 
 
 def next_token_loss(hidden: jax.Array, table: jax.Array, targets: jax.Array, chunk: int) -> jax.Array:

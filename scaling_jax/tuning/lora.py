@@ -18,32 +18,6 @@ from scaling_jax.tuning.selection import Path
 from scaling_jax.tuning.targeted import Targeted
 
 
-@jax.custom_vjp
-def low_rank_product(inputs: jax.Array, down: jax.Array, up: jax.Array) -> jax.Array:
-    """[..., out] of inputs [..., in], down [in, rank] and up [rank, out].
-
-    Its gradients are written out so that the wide arrays, inputs and outputs, are never transposed, which
-    XLA on CPU would do in a copy: both sums over positions have the thin side first.
-    """
-    return jnp.dot(jnp.dot(inputs, down), up)
-
-
-def _product_and_what_is_kept(inputs: jax.Array, down: jax.Array, up: jax.Array) -> tuple[jax.Array, tuple]:
-    thin = jnp.dot(inputs, down)
-    return jnp.dot(thin, up), (inputs, thin, down, up)
-
-
-def _gradients(kept: tuple, of_outputs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    inputs, thin, down, up = kept
-    of_thin = jnp.dot(of_outputs, up.T)
-    of_down = jnp.einsum("...r,...i->ri", of_thin, inputs).T
-    of_up = jnp.einsum("...r,...o->ro", thin, of_outputs)
-    return jnp.dot(of_thin, down.T), of_down, of_up
-
-
-low_rank_product.defvjp(_product_and_what_is_kept, _gradients)
-
-
 @register("lora")
 @dataclasses.dataclass(frozen=True)
 class LoRA(Targeted):
@@ -103,7 +77,7 @@ class LoRA(Targeted):
             module, "lora_b", nn.initializers.zeros, (self.rank, features_out), (None, axis_out)
         )
         seen = self._seen(module, inputs)
-        low_rank = low_rank_product(seen, down.astype(inputs.dtype), up.astype(inputs.dtype))
+        low_rank = jnp.dot(jnp.dot(seen, down.astype(inputs.dtype)), up.astype(inputs.dtype))
         return project(inputs) + self.scale * low_rank
 
     def _seen(self, module: nn.Module, inputs: jax.Array) -> jax.Array:
