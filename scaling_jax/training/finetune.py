@@ -327,7 +327,7 @@ def open_run(run: FinetuneRun) -> OpenRun:
     data_sets.check_vocabulary(store, Path(run.base), about)
     split = data_sets.split_at(run.store, "train")
     examples = len(split) if run.examples is None else run.examples
-    subset = data_batches.nested_subset(len(split), examples, run.subset_seed)
+    subset = data_batches.nested_subset(len(split), examples, run.subset_seed, split.groups)
     program = Program(config, method, settings.optimizer, settings.layout, settings.microbatches)
     return OpenRun(run, settings, store, base, about, program, split, subset)
 
