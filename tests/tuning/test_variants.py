@@ -38,8 +38,14 @@ def test_variants_come_back_from_the_resolved_configuration(tmp_path):
     assert named_method("ia3_first").layers == "first 1"
 
 
+def test_other_training_settings_make_a_variant():
+    configuration.parse([], ["lora/lora_slow/FinetuneSettings.learning_rate=1e-4"], imports=IMPORTS)
+    assert "lora_slow" in method_names() and named_method("lora_slow") == named_method("lora")
+    assert settings_for("lora_slow").learning_rate == 1e-4 != settings_for("lora").learning_rate
+
+
 def test_a_scope_that_is_no_variant_makes_no_method():
-    bindings = ["lora/last_half/lora.layers='last 2'", "lora/lora_slow/FinetuneSettings.learning_rate=1e-4"]
+    bindings = ["lora/last_half/lora.layers='last 2'", "lora/lora_slow/Grid.seeds=[1]"]
     configuration.parse([], bindings, imports=IMPORTS)
     assert not {"last_half", "lora_slow"} & set(method_names())
     with pytest.raises(InputError, match="no tuning method 'lora_slow'"):
