@@ -20,6 +20,7 @@ _COLUMNS = ("class", "question")
 @text_task(
     version=1,
     features=PAIRS,
+    ends=("targets",),  # a decoder reads prompt and answer as one text
     columns=_COLUMNS,
     scores=("judge",),
     summary="BELLE's questions of ten classes, for a judge; no training split",

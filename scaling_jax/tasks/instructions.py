@@ -29,6 +29,7 @@ _EMPTY = ("refuse", "leave_out")
 @text_task(
     version=1,
     features=PAIRS,
+    ends=("targets",),  # a decoder reads prompt and answer as one text
     summary="instructions and answers, in the form of alpaca or BELLE",
     data=DataSet(
         source="Taori et al. 2023 (alpaca), https://github.com/tatsu-lab/stanford_alpaca; "
