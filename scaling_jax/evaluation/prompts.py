@@ -1,7 +1,8 @@
 """Prompts that show examples before they ask: zero-, one- and five-shot (Zhang et al. 2024, section 4).
 
-An example is shown as training lays it out, its input and then its target. Which ones are shown is
-decided once by a seed, the same for every question; the one of one-shot is the first of five-shot.
+An example is shown as training lays it out: its input, in EOS where the task's inputs end in it (as the
+question's then does), and its target. Which ones are shown is decided once by a seed, the same for every
+question; the one of one-shot is the first of five-shot.
 """
 
 import dataclasses
@@ -62,7 +63,7 @@ def shot_prompts(
     shown = []
     for index in shown_examples(len(split), shots):
         example = split[int(index)]
-        shown += [_open(example[feature], vocabulary.eos_id) for feature in split.features] + [between]
+        shown += [example["inputs"], _open(example["targets"], vocabulary.eos_id), between]
     before = np.concatenate(shown)
     return [np.concatenate([before, tokens]).astype(np.int32) for tokens in inputs]
 

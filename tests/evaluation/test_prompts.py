@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scaling_jax.data.store import VocabularyFile, open_store
+from scaling_jax.data.store import VocabularyFile, open_store, write_store
 from scaling_jax.errors import InputError
 from scaling_jax.evaluation.prompts import SHOTS, Shots, shot_prompts, shown_examples
 from tests.training import tiny
@@ -34,6 +34,17 @@ def test_examples_stand_before_every_question(stores):
         assert found.dtype == np.int32
     (found, _) = shot_prompts(QUESTIONS, split, VOCABULARY, Shots(1, separator="A\n"))
     assert found.tolist() == [*shown[:-1], ord("A") + 3, ord("\n") + 3, 5, 6]
+
+
+def test_inputs_that_end_in_eos_do_so_in_every_example(tmp_path):
+    examples = [{"inputs": np.array([9, 1]), "targets": np.array([8, 1])}] * 3
+    written = {"facts": {}, "seed": 0, "settings": {}, "vocabulary": VOCABULARY}
+    lengths = {"inputs": 4, "targets": 4}
+    store = write_store(
+        tmp_path / "store", task="t_v1", feature_lengths=lengths, splits={"train": examples}, **written
+    )
+    (found,) = shot_prompts([np.array([5, 6, 1])], store.split("train"), VOCABULARY, Shots(2))
+    assert found.tolist() == [9, 1, 8, 1, 9, 1, 8, 1, 5, 6, 1], "as training lays them out, one after another"
 
 
 def test_one_shot_is_the_first_of_five_and_the_seed_decides(stores):
