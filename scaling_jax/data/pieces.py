@@ -32,7 +32,7 @@ def pieces_of(vocabulary: VocabularyFile) -> Pieces:
     if vocabulary.kind == "bytes":
         return _Bytes()
     if vocabulary.kind == "sentencepiece":
-        return _SentencePiece(vocabulary.path)
+        return _SentencePiece(vocabulary.path, range(vocabulary.size - vocabulary.extra_ids, vocabulary.size))
     if vocabulary.kind == "hugging_face":
         return _HuggingFace(vocabulary.path)
     raise InputError(f"a vocabulary of kind {vocabulary.kind!r} cannot be read: bytes, sentencepiece can")
@@ -76,9 +76,13 @@ class _Bytes:
 
 
 class _SentencePiece:
-    """A SentencePiece model, as seqio's SentencePieceVocabulary reads and writes with it."""
+    """A SentencePiece model, as seqio's SentencePieceVocabulary reads and writes with it.
 
-    def __init__(self, path: Path | None):
+    `no_text` are ids that give nothing: sentinels and modes of pretraining.
+    """
+
+    def __init__(self, path: Path | None, no_text: range = range(0)):
+        self._no_text = no_text
         try:
             import sentencepiece
         except ImportError as error:
@@ -97,7 +101,8 @@ class _SentencePiece:
 
     def decode(self, ids: Sequence[int]) -> str:
         unknown = self._processor.unk_id()
-        return self._processor.decode([int(one) if one < self.size else unknown for one in ids])
+        held = (one for one in map(int, ids) if one not in self._no_text)
+        return self._processor.decode([one if one < self.size else unknown for one in held])
 
 
 class _HuggingFace:

@@ -1,5 +1,6 @@
 """Text and ids as seqio makes them, without TensorFlow."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -40,6 +41,9 @@ def test_ids_beyond_the_pieces(trained):
     """A model's table may be larger than its vocabulary."""
     assert "⁇" in pieces_of(trained).decode([trained.size + 5])
     assert pieces_of(VocabularyFile("bytes", 259)).decode([0, 1, 2, 300, 68]) == "A"
+    sentinels = dataclasses.replace(trained, size=trained.size + 10, extra_ids=10)
+    ids = np.array([sentinels.sentinel(0), *pieces_of(trained).encode("a house"), sentinels.mode(0)])
+    assert pieces_of(sentinels).decode(ids) == "a house"
 
 
 def test_tokenizer_of_hugging_face(tmp_path):
