@@ -167,7 +167,8 @@ def check(evaluations: Sequence[Evaluation], stores: Mapping[str, str]) -> None:
     """Looks through evaluations before any run is made for them.
 
     Raises:
-        InputError: two of one name, an unknown score or store, a missing package.
+        InputError: two of one name, an unknown score or store, a missing package, settings that a score
+            cannot use.
     """
     labels = [evaluation.label for evaluation in evaluations]
     for evaluation in evaluations:
@@ -176,7 +177,14 @@ def check(evaluations: Sequence[Evaluation], stores: Mapping[str, str]) -> None:
         if evaluation.store and evaluation.store not in stores:
             near = did_you_mean(evaluation.store, stores)
             raise InputError(f"Evaluation.store = {evaluation.store!r}: no such store{near}")
-        checked_scores(evaluation.scores)
+        for one in checked_scores(evaluation.scores):
+            with _scope(evaluation):
+                one.ready()
+
+
+def _scope(evaluation: Evaluation) -> Any:
+    """The gin scope under which the settings of its scores and shots are read."""
+    return gin.config_scope([*gin.current_scope(), *filter(None, [evaluation.name])])
 
 
 def evaluate_answers(
@@ -220,7 +228,7 @@ def evaluate_answers(
         loss, found["examples"] = _loss(subject, store_path, evaluation)
         found["loss"] = loss if math.isfinite(loss) else None
     if names:
-        with gin.config_scope([*gin.current_scope(), *filter(None, [evaluation.name])]):
+        with _scope(evaluation):
             answers, about = _answers(subject, store_path, evaluation, folder)
             scored = score_answers(names, answers, folder, on_refusal)
         earlier = about["seconds"] if about["reused"] else 0.0

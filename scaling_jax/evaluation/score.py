@@ -66,7 +66,8 @@ class ScoreResult:
 class Score:
     """A registered score; `call(answers, folder)` computes it under the gin bindings in force.
 
-    `folder` is where it may keep files, `package` what it imports, `install` the command for that.
+    `folder` is where it may keep files, `package` what it imports, `install` the command for that, and
+    `ready` raises an InputError where its settings cannot be used.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Score:
     package: str
     install: str
     call: Callable[[Sequence[Answer], Path], ScoreResult]
+    ready: Callable[[], Any] = lambda: None
 
     def check(self) -> None:
         """Looks for the score's package without importing it, before anything is made to be scored.
@@ -90,7 +92,13 @@ _SCORES: dict[str, Score] = {}
 
 
 def score(
-    name: str, *, columns: Sequence[str], summary: str, package: str = "", install: str = SCORES_EXTRA
+    name: str,
+    *,
+    columns: Sequence[str],
+    summary: str,
+    package: str = "",
+    install: str = SCORES_EXTRA,
+    ready: Callable[[], Any] = lambda: None,
 ) -> Callable[[Callable], Callable]:
     """Decorator: makes a function known as the score `name`, to gin, to `--scores` and to studies.
 
@@ -100,6 +108,8 @@ def score(
         summary: one line.
         package: that it imports, if it needs one that may be missing.
         install: the command that installs it.
+        ready: raises InputError where the settings in force cannot be used; called before any model is
+            trained to be scored.
 
     Raises:
         InputError: another file has registered a score of that name.
@@ -114,7 +124,7 @@ def score(
             )
         with configuration.registering():
             call = gin.configurable(name, module="scores")(function)
-        _SCORES[name] = Score(name, tuple(columns), summary, package, install, call)
+        _SCORES[name] = Score(name, tuple(columns), summary, package, install, call, ready)
         return call
 
     return register

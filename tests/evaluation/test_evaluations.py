@@ -5,6 +5,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import gin
 import pytest
 
 import scaling_jax
@@ -258,6 +259,12 @@ def test_what_is_asked_is_checked_before_any_run():
         at_best([Evaluation(scores=("blue",))], {})
     with pytest.raises(InputError, match="Evaluation.store = 'flore': no such store; did you mean 'flores'"):
         at_best([Evaluation(store="flore")], {"flores": "x"})
+    with pytest.raises(InputError, match="JudgeSettings.endpoint is not set"):
+        at_best([Evaluation("judged", scores=("judge",))], {})
+    with gin.unlock_config():
+        gin.bind_parameter("judged/JudgeSettings.endpoint", "http://127.0.0.1/v1")
+        gin.bind_parameter("judged/JudgeSettings.model", "mine")
+    at_best([Evaluation("judged", scores=("judge",))], {})
     with pytest.raises(InputError, match="two evaluations are named 'a'"):
         at_best([Evaluation("a"), Evaluation("a")], {})
     for name in ("zero-shot", "1st", "a/b"):

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import gin
+
 from scaling_jax.errors import InputError
 from scaling_jax.evaluation.references import checked_references, reference_count
 from scaling_jax.evaluation.score import Answer, ScoreResult, score
@@ -13,12 +15,17 @@ _INSTALL = (
 )
 
 
+def _ready() -> None:
+    _check_checkpoint(gin.get_bindings("scores.bleurt").get("checkpoint", ""))
+
+
 @score(
     "bleurt",
     columns=("bleurt",),
     summary="BLEURT, if you have its package and a checkpoint",
     package="bleurt",
     install=_INSTALL,
+    ready=_ready,
 )
 def bleurt(
     answers: Sequence[Answer], folder: Path, checkpoint: str = "", batch_size: int = 16
@@ -39,11 +46,7 @@ def bleurt(
     from bleurt.score import BleurtScorer
 
     references = checked_references(answers, "bleurt")
-    if not checkpoint or not Path(checkpoint).is_dir():
-        raise InputError(
-            f"bleurt.checkpoint = {checkpoint!r}: bind it to the folder of an unpacked checkpoint, such as "
-            "BLEURT-20"
-        )
+    _check_checkpoint(checkpoint)
     found = BleurtScorer(checkpoint).score(
         references=[text for own in references for text in own],
         candidates=[answer.hypothesis for own, answer in zip(references, answers, strict=True) for _ in own],
@@ -53,3 +56,11 @@ def bleurt(
     best = [max(next(scores) for _ in own) for own in references]
     signature = f"nrefs:{reference_count(answers)}|multi:best|agg:mean|checkpoint:{Path(checkpoint).name}"
     return ScoreResult({"bleurt": sum(best) / len(best)}, signature)
+
+
+def _check_checkpoint(checkpoint: str) -> None:
+    if not checkpoint or not Path(checkpoint).is_dir():
+        raise InputError(
+            f"bleurt.checkpoint = {checkpoint!r}: bind it to the folder of an unpacked checkpoint, such as "
+            "BLEURT-20"
+        )
