@@ -47,9 +47,11 @@ def prepare_stores(study: Study, folder: Path, imports: Sequence[str] = ()) -> d
     """Opens the study's stores, preparing those that it names itself in a process of its own.
 
     Raises:
-        InputError: `prepare` refused, or a given store cannot be opened.
+        InputError: an evaluation that cannot be made, `prepare` refused, or a given store cannot be opened.
     """
     paths = study.store_paths(folder)
+    check_evaluations([*study.evaluations], paths)  # what is wrong with them is said before hours of work
+    check_evaluations([*study.base_evaluations], paths)
     missing = {name: path for name, path in paths.items() if not (Path(path) / "manifest.json").exists()}
     own = [name for name, path in missing.items() if str(folder) in path]
     if own and not any(selector.split(".")[-1] == "prepare" for _, selector in gin.config._CONFIG):
@@ -69,8 +71,6 @@ def prepare_stores(study: Study, folder: Path, imports: Sequence[str] = ()) -> d
             raise InputError(lines[-1].removeprefix("scaling-jax prepare: error: "))
     stores = {name: open_store(path) for name, path in paths.items()}
     check_vocabularies(study, stores)
-    check_evaluations([*study.evaluations], paths)
-    check_evaluations([*study.base_evaluations], paths)
     return stores
 
 
