@@ -6,7 +6,7 @@ holds is said in `sequences.py`.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -42,9 +42,25 @@ def nested_subset(
         begin + np.random.default_rng([subset_seed, 0, number]).permutation(count)
         for number, (begin, count) in enumerate(zip(begins, counts, strict=True))
     ]
-    # Every group spread evenly over the whole length: its example j of n at (j + 1/2) / n.
+    return np.concatenate(shuffled_groups)[_spread(counts)][:size]
+
+
+def first_examples(split: Split, examples: int | None) -> np.ndarray:
+    """Indices of the first `examples` of a split in their order, None of all.
+
+    Where the split is a concatenation of groups, of every group the first in its share of the whole.
+    """
+    count = len(split) if examples is None else min(examples, len(split))
+    if not split.groups:
+        return np.arange(count)
+    return np.sort(_spread(list(split.groups.values()))[:count])
+
+
+def _spread(counts: Sequence[int]) -> np.ndarray:
+    """Places of a concatenation in an order in which every group is spread evenly over the whole length:
+    example j of n at (j + 1/2) / n."""
     places = np.concatenate([(np.arange(count) + 0.5) / count for count in counts])
-    return np.concatenate(shuffled_groups)[np.argsort(places, kind="stable")][:size]
+    return np.argsort(places, kind="stable")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +116,8 @@ class TrainingBatches:
 def evaluation_batches(
     split: Split, examples: int | None, rows: int, sequences: Sequences
 ) -> Iterator[Batch]:
-    """The first `examples` of a split (None: all), each once, shortest first; the last batch is filled
-    up with rows of weight 0.
+    """The first `examples` of a split (see `first_examples`), each once, shortest first; the last batch is
+    filled up with rows of weight 0.
 
     Raises:
         InputError: fewer than one example asked.
@@ -111,8 +127,8 @@ def evaluation_batches(
         raise InputError(
             f"an evaluation of {count} examples of split {split.name!r}: at least 1, or None for all"
         )
-    lengths = split.total_lengths[:count]
-    order = np.argsort(lengths, kind="stable")
+    indices = first_examples(split, examples)
+    order = indices[np.argsort(split.total_lengths[indices], kind="stable")]
     for begin in range(0, count, rows):
         chosen = order[begin : begin + rows]
         batch = sequences.batch(split, chosen, sequences.shape(split, chosen))

@@ -22,7 +22,9 @@ from jax.experimental import multihost_utils
 
 import scaling_jax
 from scaling_jax import configuration, files
+from scaling_jax.data.batches import first_examples
 from scaling_jax.data.pieces import pieces_of
+from scaling_jax.data.store import Split
 from scaling_jax.errors import InputError, did_you_mean
 from scaling_jax.evaluation import answers as answer_files
 from scaling_jax.evaluation.decoding import Decoding, generate
@@ -57,8 +59,8 @@ class Evaluation:
         name: of its columns and folder, a Python identifier; "" is the run's own task.
         store: name of a prepared store; None is the run's own.
         split: of that store.
-        examples: the first so many, None is all; where the store says `same_inputs`, the first so many
-            distinct inputs are answered.
+        examples: the first so many, None is all; of a mixture (`mlsum`), of each part in its share. Where
+            the store says `same_inputs`, the first so many distinct inputs are answered.
         scores: names of scores; with none and without `loss`, those that the store's task names.
         loss: whether the mean loss is measured too.
         shots: how many examples of the store's training split are shown before every input, see `Shots`.
@@ -289,7 +291,7 @@ def _generated(
     if "inputs" not in split.features:
         raise InputError(f"{store_path} holds pretraining windows, answers need inputs and targets")
     texts = split.texts()
-    groups = _groups(texts, store.references)[: evaluation.examples]
+    groups = _groups(split, texts, store.references, evaluation.examples)
     vocabulary = store.vocabulary
     inputs = [split[group[0]]["inputs"] for group in groups]
     if shots.count:
@@ -326,11 +328,13 @@ def _generated(
     return answers, notes
 
 
-def _groups(texts: Sequence[Mapping[str, str]], references: str) -> list[list[int]]:
+def _groups(
+    split: Split, texts: Sequence[Mapping[str, str]], references: str, examples: int | None
+) -> list[list[int]]:
     """Numbers of the examples that are asked together: those with the same input, or each alone."""
     if references != "same_inputs":
-        return [[index] for index in range(len(texts))]
+        return [[int(index)] for index in first_examples(split, examples)]
     groups: dict[str, list[int]] = {}
     for index, text in enumerate(texts):
         groups.setdefault(text["inputs"], []).append(index)
-    return list(groups.values())
+    return list(groups.values())[:examples]

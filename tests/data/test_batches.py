@@ -1,9 +1,17 @@
 """Subsets, order, padding and weights of batches."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from scaling_jax.data.batches import TrainingBatches, evaluation_batches, nested_subset, target_tokens
+from scaling_jax.data.batches import (
+    TrainingBatches,
+    evaluation_batches,
+    first_examples,
+    nested_subset,
+    target_tokens,
+)
 from scaling_jax.data.pipeline import training_calls
 from scaling_jax.data.sequences import OneSequence, TwoSequences, bucket_for, buckets_for
 from scaling_jax.errors import InputError
@@ -49,6 +57,17 @@ def test_subsets_of_a_concatenation_keep_the_shares_of_its_parts():
     assert len(set(whole[:1000]) & set(other)) < 200, "another seed is another subset"
     german = whole[whole < groups["de"]]
     assert sorted(german[:100]) != list(range(100)), "a part's examples are drawn, not its first"
+
+
+def test_an_evaluation_of_some_of_a_concatenation_has_all_its_parts(split):
+    parts = dataclasses.replace(split, groups={"de": 30, "fr": 10})
+    np.testing.assert_array_equal(first_examples(split, 5), range(5))
+    np.testing.assert_array_equal(first_examples(split, 50), range(40))
+    np.testing.assert_array_equal(first_examples(parts, 8), [0, 1, 2, 3, 4, 5, 30, 31])
+    np.testing.assert_array_equal(first_examples(parts, None), range(40))
+    sequences = OneSequence((8, 16), PAD, PAD)
+    read = [batch["weights"].sum() for batch in evaluation_batches(parts, 8, 4, sequences)]
+    assert sum(read) == target_tokens(split, np.array([0, 1, 2, 3, 4, 5, 30, 31]))
 
 
 @pytest.mark.parametrize("size", [0, -1, 41])
