@@ -16,7 +16,7 @@ from scaling_jax.errors import InputError
 from scaling_jax.evaluation.decoding import Decoding, generated_batches
 from scaling_jax.evaluation.prompts import Shots, shot_prompts
 from scaling_jax.training import checkpoints, data_sets
-from scaling_jax.training.bases import Tuned, load_program
+from scaling_jax.training.bases import Tuned, load_checkpoint
 from scaling_jax.training.mesh import Layout
 
 # Batches whose prompts are sorted by length together; their answers come out together.
@@ -111,7 +111,7 @@ def open_checkpoint(checkpoint: Path, store: Path | None, layout: Layout, base: 
     else:
         vocabulary = vocabulary_in(origin / "tokenizer", settings)
     pieces = pieces_of(vocabulary)
-    model = load_program(checkpoint, layout, base)
+    model = load_checkpoint(checkpoint, layout, base)
     start_id = about.get("start_id")
     pairs = token_store if token_store and "inputs" in token_store.manifest["feature_lengths"] else None
     return Opened(

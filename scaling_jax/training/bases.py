@@ -158,11 +158,3 @@ def tuned_hash(tuned: Any, about: dict[str, Any]) -> str:
     settings = sorted((key, str(value)) for key, value in settings)
     whole = f"{about['base']['hash']} {settings} {checkpoints.tree_hash(tuned)}"
     return hashlib.sha256(whole.encode()).hexdigest()
-
-
-def load_program(checkpoint: Path, layout: Layout, base: Path | None = None) -> Tuned:
-    """A pretrained or tuned checkpoint as a program that runs it; arguments and errors as of `load_tuned`."""
-    if checkpoints.about(checkpoint)["kind"] == "tuned":
-        return load_tuned(checkpoint, layout, base)
-    config, params, about = load_base(checkpoint, layout)
-    return Tuned(Program(config, Full(), Optimizer(), layout), params, {}, about)
