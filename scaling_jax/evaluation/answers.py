@@ -53,6 +53,8 @@ def _answer(place: str, line: str) -> Answer:
         content = json.loads(line)
     except json.JSONDecodeError as error:
         raise InputError(f"{place}:{error.colno}: not JSON ({error.msg})") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a deep nest
+        raise InputError(f"{place}: not JSON that can be read ({error})") from error
     if not isinstance(content, dict):
         raise InputError(f'{place}: not an object such as {{"hypothesis": "...", "references": ["..."]}}')
     key = next((key for key in ("hypothesis", "output") if key in content), None)

@@ -67,6 +67,8 @@ def read_lines(name: str, file: io.BufferedIOBase) -> Iterator[Line]:
     is_jsonl = None
     for number, raw in enumerate(file, 1):
         where = f"{name}:{number}"
+        if number == 1:
+            raw = raw.removeprefix(b"\xef\xbb\xbf")  # the mark that some editors put first
         try:
             text = raw.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
@@ -83,8 +85,14 @@ def _inputs(where: str, text: str) -> str:
         held = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{where}:{error.colno}: not JSON ({error.msg})") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a deep nest
+        raise InputError(f"{where}: not JSON that can be read ({error})") from error
     if not isinstance(held, dict) or not isinstance(held.get("inputs"), str):
         raise InputError(f'{where}: an object with a text "inputs" is needed, such as {{"inputs": "..."}}')
+    try:
+        held["inputs"].encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f'{where}: "inputs" is not Unicode text ({error.reason})') from error
     return held["inputs"]
 
 
