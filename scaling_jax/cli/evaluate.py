@@ -129,6 +129,8 @@ def _of_checkpoint(arguments: argparse.Namespace, names: Sequence[str], folder: 
 def _of_texts(arguments: argparse.Namespace, names: Sequence[str], folder: Path) -> dict[str, Any]:
     if not names:
         raise InputError(f"--scores is missing: name some of {', '.join(known_scores())}")
+    if arguments.answers and (arguments.references or arguments.language):
+        raise InputError("--references and --language go with --hypotheses: answers have their own")
     from scaling_jax.evaluation import answers
     from scaling_jax.evaluation.score import checked_scores, score_answers
 

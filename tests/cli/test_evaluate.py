@@ -73,6 +73,13 @@ def test_a_short_reference_file_names_both_counts(files, capsys):
     assert "short has 2 lines" in error and "out has 4" in error
 
 
+def test_references_are_not_passed_over(files, capsys):
+    path = files / "answers.jsonl"
+    path.write_text('{"hypothesis": "a", "references": ["b"]}\n')
+    error = refused(capsys, "--answers", path, "--references", files / "ref1", "--scores", "bleu")
+    assert "--references and --language go with --hypotheses" in error
+
+
 def test_what_infer_writes_is_scored(files, capsys):
     lines = [json.dumps({"inputs": "?", "output": hypothesis}) for hypothesis, _ in texts.GERMAN]
     (files / "out.jsonl").write_text("\n".join(lines), "utf-8")
