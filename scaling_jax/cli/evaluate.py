@@ -119,7 +119,7 @@ def _of_checkpoint(arguments: argparse.Namespace, names: Sequence[str], folder: 
     base = Path(arguments.base) if arguments.base else None
     subject = evaluations.of_checkpoint(path, load_checkpoint(path, Layout(), base))
     found = evaluations.evaluate_answers(subject, arguments.store, evaluation, folder)
-    perplexity = math.exp(found["loss"]) if found["loss"] is not None else None
+    perplexity = math.exp(found["loss"]) if found["loss"] is not None and found["loss"] < 700 else None
     of_split = open_store(arguments.store).manifest["splits"][arguments.split]["examples"]
     measured = min(arguments.examples or of_split, of_split)
     found |= {"perplexity": perplexity, "split": arguments.split, "loss_examples": measured}
@@ -151,11 +151,12 @@ def _parse(arguments: argparse.Namespace, imports: Sequence[str]) -> None:
 
 
 def _show(found: dict[str, Any], names: Sequence[str]) -> None:
-    if found.get("loss") is not None:
-        print(
-            f"{found['loss']:.5f} nats per target token, perplexity {found['perplexity']:.4f}, "
-            f"{found['loss_examples']:,} {found['split']} examples"
-        )
+    if "loss" in found:
+        of = f"{found['loss_examples']:,} {found['split']} examples"
+        if found["perplexity"] is None:
+            print(f"the loss is not finite, or above 700 nats per target token, {of}")
+        else:
+            print(f"{found['loss']:.5f} nats per target token, perplexity {found['perplexity']:.4f}, {of}")
     known = {"loss", "perplexity", "split", "examples", "loss_examples", "seconds", "answers"}
     known |= {"signatures", "notes"}
     columns = {name: value for name, value in found.items() if name not in known}
