@@ -147,16 +147,7 @@ def pretrain(
     check_enough(data, max(steps) * settings.batch_size, settings.epochs)
 
     program = Program(config, Full(), settings.optimizer, settings.layout, settings.microbatches)
-    about = {
-        "kind": "pretrained",
-        "model": dataclasses.asdict(config),
-        "vocabulary_sha256": data.vocabulary.sha256(),
-        "token_ids": {"pad": data.vocabulary.pad_id, "end": data.vocabulary.eos_id},
-        "store": data.manifest_hash(),
-        "objective": records.plain(objectives.recorded(settings.objective)),
-        "mixture": dict(data.shares) if settings.mixture else {},
-        "seed": seed,
-    }
+    about = _about(config, settings, data, seed)
     keep = functools.partial(_keep, folder, steps, about)
     start = program.restart(program.initial_parameters(seed))
     if 0 in steps and not checkpoints.exists(folder / "resume"):  # else it is there, or the plan is another
@@ -211,6 +202,22 @@ def check_enough_windows(
     data = open_data(stores, settings.mixture)
     steps = level_steps(max(token_levels), settings.batch_size * data.window)
     check_enough(data, steps * settings.batch_size, settings.epochs)
+
+
+def _about(
+    config: ModelConfig, settings: PretrainSettings, data: PretrainingData, seed: int
+) -> dict[str, Any]:
+    """What every checkpoint of the run says of itself."""
+    return {
+        "kind": "pretrained",
+        "model": dataclasses.asdict(config),
+        "vocabulary_sha256": data.vocabulary.sha256(),
+        "token_ids": {"pad": data.vocabulary.pad_id, "end": data.vocabulary.eos_id},
+        "store": data.manifest_hash(),
+        "objective": records.plain(objectives.recorded(settings.objective)),
+        "mixture": dict(data.shares) if settings.mixture else {},
+        "seed": seed,
+    }
 
 
 def _keep(folder: Path, steps: dict[int, int], about: dict[str, Any], step: int, state: TrainState) -> None:
