@@ -27,7 +27,7 @@ MODES = ("R", "S", "X")
 @register("ul2")
 @dataclasses.dataclass(frozen=True)
 class UL2(Objective):
-    """The seven denoisers of UL2, Table 2, each with the same share.
+    """The seven denoisers of UL2, Table 1, each with the same share.
 
     Attributes:
         regular, extreme: (mean span in tokens, rate) of each denoiser of the mode.
