@@ -38,7 +38,7 @@ from scaling_jax.evaluation.score import (
     score_answers,
 )
 from scaling_jax.training import data_sets, records
-from scaling_jax.training.bases import Tuned, tuned_hash
+from scaling_jax.training.bases import Tuned, config_json, tuned_hash
 from scaling_jax.training.finetune import AtBest, OpenRun
 from scaling_jax.training.program import Program
 from scaling_jax.training.split_loss import split_loss
@@ -88,6 +88,8 @@ class Evaluation:
             raise InputError(f"Evaluation.name = {OWN!r} stands for the run's own task: leave it empty")
         if self.examples is not None and self.examples < 1:
             raise InputError(f"Evaluation.examples = {self.examples}: at least 1, or None for all")
+        if self.batch_size < 1:
+            raise InputError(f"Evaluation.batch_size = {self.batch_size}: at least 1")
         if self.shots < 0:
             raise InputError(f"Evaluation.shots = {self.shots}: must not be negative")
 
@@ -318,14 +320,30 @@ def _generated(
         )
         for group, one in zip(groups, generated, strict=True)
     ]
+    notes = _too_long(subject, inputs, evaluation.decoding)
     cut = sum(not one.finished for one in generated)
-    notes = []
     if cut:
         notes.append(
             f"{cut:,} of {len(answers):,} answers had not ended after max_new_tokens = "
             f"{evaluation.decoding.max_new_tokens}"
         )
     return answers, notes
+
+
+def _too_long(subject: Subject, inputs: Sequence[np.ndarray], decoding: Decoding) -> list[str]:
+    """A note of the prompts that, with what may be written, are longer than the model was made for."""
+    longest = config_json(dict(subject.about)).get("max_position_embeddings")
+    if longest is None:
+        return []
+    program = subject.program
+    beside = 1 + program.method.prefix(program.model)[1] + decoding.max_new_tokens
+    count = sum(len(tokens) + beside > longest for tokens in inputs)
+    if not count:
+        return []
+    return [
+        f"{count:,} of {len(inputs):,} prompts and {beside} tokens for what is written are longer than the "
+        f"{longest:,} positions that the model was made for"
+    ]
 
 
 def _groups(

@@ -76,6 +76,17 @@ def load_base(
     )
 
 
+def config_json(about: dict[str, Any]) -> dict[str, Any]:
+    """The config.json of the converted model that a checkpoint goes back to; empty where there is none.
+
+    Args:
+        about: what a pretrained or tuned checkpoint says of itself.
+    """
+    while about.get("kind") == "tuned" and checkpoints.exists(about["base"]["path"]):
+        about = checkpoints.about(about["base"]["path"])
+    return about.get("hugging_face") or {}
+
+
 def base_model(checkpoint: Path, layout: Layout) -> tuple[ModelConfig, dict[str, Any]]:
     """(model, what it says of itself) as `load_base` has them, of a pretrained one without reading arrays.
 

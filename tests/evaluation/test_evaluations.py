@@ -169,6 +169,19 @@ def test_unfinished_answers_are_noted(room, tmp_path, monkeypatch):
     asked = Evaluation(scores=("chrf",), decoding=SHORT)
     found = evaluate_answers(subject(folder / "run/checkpoint"), stores["copies"], asked, tmp_path)
     assert "3 of 6 answers had not ended after max_new_tokens = 6" in found["notes"]
+    assert not any("positions" in note for note in found["notes"])
+
+
+def test_prompts_longer_than_the_model_are_noted(room, tmp_path):
+    folder, stores, _ = room
+    tuned = subject(folder / "base/checkpoints/0")
+    lengths = [len(word) for word in small_runs.words(6, 3)]
+    tuned = dataclasses.replace(tuned, about={**tuned.about, "hugging_face": {"max_position_embeddings": 10}})
+    asked = Evaluation(scores=("chrf",), decoding=SHORT)
+    notes = evaluate_answers(tuned, stores["copies"], asked, tmp_path)["notes"]
+    count = sum(length + 1 + 6 > 10 for length in lengths)
+    assert 0 < count < 6
+    assert any(note.startswith(f"{count} of 6 prompts") and "10 positions" in note for note in notes)
 
 
 def test_shots_are_shown_and_part_of_what_answers_are(room, tmp_path, monkeypatch):
@@ -274,6 +287,8 @@ def test_what_is_asked_is_checked_before_any_run():
         Evaluation("task")
     with pytest.raises(InputError, match="Evaluation.examples = 0: at least 1"):
         Evaluation(examples=0)
+    with pytest.raises(InputError, match="Evaluation.batch_size = 0: at least 1"):
+        Evaluation(batch_size=0)
 
 
 def test_training_imports_no_evaluation():
