@@ -80,6 +80,8 @@ def _show(name: str, count: int) -> None:
 
     from scaling_jax.tasks import registry, showing
 
+    if count < 0:
+        raise InputError(f"--examples {count}: 0 or more")
     scope, _, bare = name.rpartition("/")
     task = registry.find(bare)
     for line in showing.description(task):

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -110,5 +111,5 @@ def load_tokens(path: Path) -> dict[str, Ragged]:
         with np.load(path, allow_pickle=False) as arrays:
             features = [name.removesuffix(".tokens") for name in arrays.files if name.endswith(".tokens")]
             return {name: Ragged(arrays[f"{name}.tokens"], arrays[f"{name}.offsets"]) for name in features}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: cannot be read ({error}); remove its folder and prepare again") from error

@@ -67,7 +67,7 @@ def _reader(rows: _Rows, limit: int | None) -> Callable[[], Iterator[Mapping[str
 
 def _files(folder: Path, language: str) -> dict[str, tuple[_Rows, list]]:
     patterns = {"train": f"c4-{language}.*.json*", "dev": f"c4-{language}-validation.*.json*"}
-    found = {split: sorted(folder.glob(pattern)) for split, pattern in patterns.items()}
+    found = {split: text_files.once(folder.glob(pattern)) for split, pattern in patterns.items()}
     for split, paths in found.items():
         if not paths:
             raise published.not_found("mc4", [f"{patterns[split]} in {folder}"], _DATA)

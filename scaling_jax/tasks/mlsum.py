@@ -103,7 +103,11 @@ def mlsum(parts: Sequence[str] = _PARTS) -> TextSource:
     if not parts:
         raise InputError("mlsum.parts is empty: name tasks such as 'mlsum_de'")
     found = [registry.find(part) for part in parts]
-    wrong = [task.name for task in found if task.features != PAIRS or task.name == "mlsum"]
+    wrong = [task.name for task in found if task.features != PAIRS or task.columns or task.name == "mlsum"]
     if wrong:
         raise InputError(f"mlsum.parts: {wrong[0]} is no part of a mixture of inputs and targets")
-    return pairs.concatenated_sources({task.name: task.call() for task in found})
+    sources = {task.name: task.call() for task in found}
+    for name, source in sources.items():
+        if not source.splits.keys() <= source.examples.keys():
+            raise InputError(f"mlsum.parts: {name} does not say how many examples it has, which shares need")
+    return pairs.concatenated_sources(sources)

@@ -51,7 +51,8 @@ def lines(path: Path) -> Iterator[str]:
             f"0x{error.object[error.start]:02x}); "
             "convert the file, for example with iconv -t utf-8"
         ) from error
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    # RuntimeError: an archive with a password, or packed in a way that zipfile does not know.
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
         raise InputError(f"{path}: cannot be read after line {number} ({error})") from error
 
 
@@ -71,6 +72,12 @@ def first_of(folder: Path, *names: str) -> Path | None:
     """The first of these files that the folder has, as it is or with `.gz` after its name."""
     candidates = (folder / f"{name}{ending}" for name in names for ending in ("", ".gz"))
     return next((path for path in candidates if path.is_file()), None)
+
+
+def once(paths: Iterable[Path]) -> list[Path]:
+    """The paths in order of name, of a file that lies unpacked beside its `.gz` the unpacked one alone."""
+    there = set(paths)
+    return sorted(path for path in there if path.suffix != ".gz" or path.with_suffix("") not in there)
 
 
 def hashes(paths: Iterable[Path]) -> list[str]:

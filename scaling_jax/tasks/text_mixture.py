@@ -95,6 +95,8 @@ def text_mixture(
         for split in ("train", "dev", "test")
         if all(split in source.splits for source in sources.values())
     ]
+    if not names:
+        raise InputError(f"text_mixture.parts: {', '.join(parts)} have no split in common")
 
     def reader(split: str) -> Callable[[], Iterator[Mapping[str, list[str]]]]:
         readers = {name: source.splits[split] for name, source in sources.items()}

@@ -212,7 +212,7 @@ def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
             for path in folder.glob(f"{below}{pattern}{ending}")
         }
         if found:
-            return sorted(found)
+            return text_files.once(found)
     return []
 
 

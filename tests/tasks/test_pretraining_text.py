@@ -35,6 +35,10 @@ def test_mc4_files_of_one_language(tmp_path):
     source = registry.find("mc4").call(language="de", folder=folder)
     assert _texts(source) == [f"Seite {number}\nZeile" for number in (0, 2, 4, 1, 3, 5)]
     assert _texts(source, "dev") == ["Seite 0\nZeile", "Seite 1\nZeile"]
+    packed = tmp_path / "multilingual/c4-de.tfrecord-00000-of-00002.json.gz"
+    packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
+    assert _texts(registry.find("mc4").call(language="de", folder=folder)) == _texts(source), "not twice"
+    packed.with_suffix("").unlink()
     first = registry.find("mc4").call(language="de", folder=folder, train_documents=4, dev_documents=1)
     assert _texts(first) == _texts(source)[:4] and len(_texts(first, "dev")) == 1
     assert first.identity["train"] == source.identity["train"]

@@ -49,6 +49,8 @@ def test_show_with_data_prints_counts_and_examples_of_a_scope(capsys, tmp_path):
     printed = capsys.readouterr().out
     assert "found     dev (2), test (2)" in printed
     assert printed.endswith("inputs    translate German to French: Eins.\ntargets   Un.\n")
+    assert main(["prepare", "--show", "flores200", "--examples", "-1", *flags]) == 2
+    assert "--examples -1: 0 or more" in capsys.readouterr().err
 
 
 def test_markdown_is_printed_by_the_verb(capsys):

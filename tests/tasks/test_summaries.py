@@ -118,6 +118,10 @@ def test_the_mixture_is_its_parts_end_to_end(tmp_path):
         _source("mlsum")
     with pytest.raises(InputError, match="plain_text is no part of a mixture"):
         _source("mlsum", parts=("plain_text",))
+    with pytest.raises(InputError, match="belle_eval is no part of a mixture"):
+        _source("mlsum", parts=("belle_eval",))
+    with pytest.raises(InputError, match="lab_headline does not say how many examples"):
+        _source("mlsum", parts=("lab_headline",))
 
 
 def test_orangesum_files_of_both_forms(tmp_path):
@@ -179,6 +183,13 @@ def test_an_archive_of_two_files_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "m/de_train.zip", "a") as archive:
         archive.writestr("README", "x")
     with pytest.raises(InputError, match="de_train.zip: holds 2 files, one is needed"):
+        _source("mlsum_de", folder=folder)
+    _write_mlsum(tmp_path / "locked", "de", zipped=True)
+    whole = bytearray((tmp_path / "locked/de_train.zip").read_bytes())
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        whole[whole.index(header) + flags] |= 1
+    (tmp_path / "m/de_train.zip").write_bytes(whole)
+    with pytest.raises(InputError, match="de_train.zip: cannot be read after line 0 .*encrypted"):
         _source("mlsum_de", folder=folder)
     (tmp_path / "m/de_train.zip").write_bytes(b"no archive")
     with pytest.raises(InputError, match="de_train.zip: cannot be read"):
