@@ -15,11 +15,14 @@ import numpy as np
 from scaling_jax.errors import InputError
 from scaling_jax.laws.design import describe
 from scaling_jax.laws.factors import (
+    EARLIER,
     EXAMPLES,
+    MIXTURE,
     PRETRAINING,
     TUNING,
     FactorRows,
     blank_missing,
+    lose_not_pretrained,
     model_size_rows,
     pretraining_rows,
     tuning_size_rows,
@@ -79,11 +82,26 @@ def fit_joint(
     if not len(rows):
         raise InputError(f"{table.source}: no row is left with {EXAMPLES} above 0")
     by = tuple(column for column in _GROUPS if column in rows)
+    for group, members in rows.groups(by):
+        _check_one_history(members, group)
     settings = settings or Settings()
     recipe = _Recipe(
         law, reference, loss_column, size_column, where, hold_out, settings or Settings(), tuple(share)
     )
     return [fit for group, members in watch(rows.groups(by)) for fit in _fit_group(group, members, recipe)]
+
+
+def _check_one_history(rows: Table, group: Mapping) -> None:
+    """Refuses models that were pretrained on several mixtures, or some of which were tuned before."""
+    pretrained = lose_not_pretrained(rows)
+    for column in (MIXTURE, EARLIER):
+        values = sorted(set(pretrained.text(column))) if column in rows else []
+        if len(values) > 1:
+            shown = ", ".join(value or "empty" for value in values[:4])
+            raise InputError(
+                f"{rows.source}: {column!r} varies in the group {describe(dict(group))} ({shown}), which no "
+                f"law may mix; add for example --where '{column} == \"{values[-1]}\"'"
+            )
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,9 @@ from scaling_jax.tuning.method import named_method
 # Share of a dense NumPy product's speed that small training steps reached on CPU (docs/performance.md).
 CPU_EFFICIENCY = 0.25
 COMPILE_SECONDS = 4.0
-# What one accelerator is taken to sustain, where a study is too large for a CPU.
+# What one accelerator is taken to sustain, where a study is too large for a CPU: weeks of a core.
 ACCELERATOR_FLOPS = 4e14
-_CPU_DAYS = 3.0
+_TOO_LARGE = 1e16
 _KINDS = ("pretraining", "learning_rate", "finetuning", "base_evaluation")
 
 
@@ -169,7 +169,6 @@ def _evaluation(evaluation: Evaluation, count: int, of: str, sizes: Sizes) -> st
 
 
 def _times(jobs: Sequence[Job]) -> list[str]:
-    speed = _dense_flops_per_second() * CPU_EFFICIENCY
     programs = len({job.program for job in jobs})
     lines = []
     for kind in _KINDS:
@@ -177,14 +176,15 @@ def _times(jobs: Sequence[Job]) -> list[str]:
             work = sum(job.work for job in jobs if job.kind == kind)
             lines.append(f"{kind.replace('_', ' ')}: {_count(jobs, kind)} jobs, {work:.2e} FLOPs")
     total = sum(job.work for job in jobs)
-    seconds = total / speed + programs * COMPILE_SECONDS
-    if seconds > _CPU_DAYS * 86400:
+    if total > _TOO_LARGE:
         days = total / ACCELERATOR_FLOPS / 86400
         lines.append(
             f"all: {total:.2e} FLOPs, roughly {days:.3g} days of one accelerator that sustains "
             f"{ACCELERATOR_FLOPS / 1e12:.0f} TFLOP/s, less where runs stop early"
         )
     else:
+        speed = _dense_flops_per_second() * CPU_EFFICIENCY
+        seconds = total / speed + programs * COMPILE_SECONDS
         lines.append(
             f"roughly {seconds / 60:.0f} core-minutes on this machine's CPU "
             f"({speed / 1e9:.0f} GFLOP/s a core assumed, {programs} programs to compile), "

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from scaling_jax.decisions.study_fits import study_plan
+from scaling_jax.errors import InputError
 from scaling_jax.laws.factors import NOT_PRETRAINED, told_apart
 from scaling_jax.laws.fit import Settings, fit_table
+from scaling_jax.laws.joint import fit_joint
 from scaling_jax.laws.table import table_of
 
 QUICK = Settings(bootstrap=20)
@@ -61,6 +63,13 @@ def test_a_study_s_laws_keep_mixtures_apart():
     for plan in plans:
         if plan.factor == "pretraining":
             assert plan.reason is None and np.all(plan.rows.numbers("pretrain_tokens") > 0)
+
+
+def test_the_joint_recipe_mixes_no_mixtures():
+    with pytest.raises(InputError, match="'pretrain_mixture' varies in the group task=t, method=full"):
+        fit_joint(table(rows()))
+    fits = fit_joint(table(rows(("a",))), settings=QUICK)
+    assert [fit.group["factor"] for fit in fits] == ["pretraining"]
 
 
 def test_names_of_tasks():
