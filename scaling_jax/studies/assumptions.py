@@ -50,7 +50,9 @@ def sizes_of(study: Study, folder: Path) -> Sizes:
         if name in there:
             lengths = there[name].manifest["feature_lengths"]
             if "inputs" in lengths:
-                tokens[name] = float(there[name].split("train").total_lengths.mean())
+                splits = there[name].manifest["splits"]  # a store to be scored on may have no train
+                split = "train" if "train" in splits else next(iter(splits))
+                tokens[name] = float(there[name].split(split).total_lengths.mean())
             else:
                 windows[name] = int(lengths["targets"])
             continue
