@@ -12,7 +12,7 @@ PYTHON ?=
 VENV ?= .venv
 TESTS ?= tests
 # What the tests install and need.
-TESTED := tasks,scores,judge,test
+TESTED := tasks,text,scores,judge,test
 WORKERS ?= 2
 STUDY ?= runs/quickstart
 PACKAGING := setup.py pyproject.toml constraints.txt

@@ -35,7 +35,11 @@ EXTRAS = {
         "sentencepiece>=0.2.1,<0.2.3",
         "tensorflow-text>=2.20,<2.22",
         "tensorflow-datasets>=4.9.9,<5",
+        # tensorflow-datasets imports it and asks for it on Python 3.8 alone.
+        "importlib_resources>=6.5.2,<7",
     ],
+    # Text to tokens and back without TensorFlow: what `infer` and scores need beside the core.
+    "text": ["sentencepiece>=0.2.1,<0.2.3", "tokenizers>=0.22,<1"],
     # Scores of generated text, and a judge behind any endpoint that speaks OpenAI's protocol.
     "scores": ["sacrebleu>=2.6,<3", "rouge-score>=0.1.2,<0.2"],
     "judge": ["openai>=3.52,<4"],

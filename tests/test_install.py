@@ -16,10 +16,11 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
-PINNED_EXTRAS = ("tasks", "scores", "judge", "beam", "test")
+PINNED_EXTRAS = ("tasks", "text", "scores", "judge", "beam", "test")
 # Beam and sentencepiece are imported in one process: each loads fine without the other's protobuf.
 IMPORTS = {
     "tasks": ("seqio", "sentencepiece", "tensorflow_text", "tensorflow_datasets", "tensorflow"),
+    "text": ("sentencepiece", "tokenizers"),
     "scores": ("sacrebleu", "rouge_score"),
     "judge": ("openai",),
     "beam": ("apache_beam", "seqio", "sentencepiece"),
@@ -30,7 +31,7 @@ IMPORTS = {
 }
 HEAVY = ("jax", "flax", "orbax", "tensorflow", "seqio", "torch", "scipy", "matplotlib", "grain")
 # What an import name belongs to, where no installed package says so or another one answers first.
-DISTRIBUTIONS = {"tensorflow": "tensorflow-text", "jaxlib": "jax", "PIL": "matplotlib"}
+DISTRIBUTIONS = {"tensorflow": "tensorflow-text", "jaxlib": "jax", "PIL": "matplotlib", "etils": "tensorflow-datasets"}
 
 
 def declared(name: str):
@@ -144,16 +145,30 @@ def imported_modules(path: Path) -> set[str]:
     return names - sys.stdlib_module_names - {"scaling_jax"}
 
 
+# Extras whose libraries a room, or one of its files, may import.
+USES = {
+    "tasks": ("tasks", "beam", "scores"),
+    "evaluation": ("scores", "judge"),
+    "data/pieces.py": ("text",),
+}
+
+
 def test_every_import_is_a_declared_requirement():
     known = metadata.packages_distributions()
     core = {canonicalize_name(Requirement(line).name) for line in declared("CORE")}
     extras = {
-        canonicalize_name(Requirement(line).name) for lines in declared("EXTRAS").values() for line in lines
+        name: {canonicalize_name(Requirement(line).name) for line in lines}
+        for name, lines in declared("EXTRAS").items()
     }
     for path in sorted((ROOT / "scaling_jax").rglob("*.py")):
-        may_use = core | extras if "tasks" in path.relative_to(ROOT).parts else core
-        if path.name == "t5x_tuning.py":  # for those who have T5X, which is on no registry
-            may_use = core | {"t5x"}
+        place = path.relative_to(ROOT / "scaling_jax").as_posix()
+        may_use = core.union(
+            *(extras[extra] for start, names in USES.items() if place.startswith(start) for extra in names)
+        )
+        # For those who have T5X, which is on no registry; and BLEURT, neither.
+        may_use |= (
+            {"t5x"} if path.name == "t5x_tuning.py" else {"bleurt"} if path.name == "bleurt.py" else set()
+        )
         for name in imported_modules(path):
             owners = {DISTRIBUTIONS[name]} if name in DISTRIBUTIONS else set(known.get(name, [name]))
             owners = {canonicalize_name(owner) for owner in owners}

@@ -87,7 +87,7 @@ class _SentencePiece:
             import sentencepiece
         except ImportError as error:
             raise InputError(
-                f"{path} needs the library sentencepiece: pip install 'scaling-jax[tasks]'"
+                f"{path} needs the library sentencepiece: pip install 'scaling-jax[text]'"
             ) from error
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
@@ -112,7 +112,7 @@ class _HuggingFace:
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
-            raise InputError(f"{path} needs the library tokenizers: pip install tokenizers") from error
+            raise InputError(f"{path} needs the library tokenizers: pip install 'scaling-jax[text]'") from error
         try:
             self._tokenizer = Tokenizer.from_str(Path(path).read_text("utf-8"))
         except OSError as error:
