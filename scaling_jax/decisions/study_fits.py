@@ -8,11 +8,13 @@ For every task and method:
 - the same in pretraining tokens and examples ("pretraining"), at the model that has several lengths;
 - `multiplicative` in tuning size and examples ("tuning_size"), where a method has several.
 
-What cannot be fitted is named with its reason by `skipped_fits`, never left out in silence.
+What cannot be fitted is named with its reason by `skipped_fits`, never left out in silence; a study that
+holds out all of its runs asks for no law, which `nothing_to_fit` says.
 """
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,6 +47,8 @@ from scaling_jax.laws.sample import check_enough
 from scaling_jax.laws.table import Table
 
 JOINT_LAWS = ("multiplicative", "additive")
+# Groups that are no combination of values are named one by one, no more of them than this.
+_MOST_LISTED = 8
 
 
 @dataclass(frozen=True)
@@ -104,12 +108,39 @@ def skipped_fits(
     size_column: str = "non_embedding_params",
     further_laws: Sequence[str] = (),
 ) -> list[str]:
-    """One sentence for every fit of the plan that the table does not allow; arguments as for `fit_study`."""
+    """What of the plan the table does not allow, one sentence for all laws and groups of one reason.
+
+    Arguments as for `fit_study`. Empty where no law is asked for; see `nothing_to_fit`.
+    """
+    if nothing_to_fit(table, hold_out):
+        return []
+    groups: dict[tuple, list[Mapping[str, str]]] = {}
+    for plan in study_plan(table, hold_out, size_column, further_laws):
+        if plan.reason is not None:
+            groups.setdefault((plan.factor, plan.reason, plan.law), []).append(plan.group)
+    laws: dict[tuple, list[str]] = {}
+    for (factor, reason, law), members in groups.items():
+        laws.setdefault((factor, reason, _groups_text(members)), []).append(law)
     return [
-        f"{plan.law} by {plan.factor} for {describe(plan.group)}: {plan.reason}"
-        for plan in study_plan(table, hold_out, size_column, further_laws)
-        if plan.reason is not None
+        f"{' and '.join(names)} by {factor} for {members}: {reason}"
+        for (factor, reason, members), names in laws.items()
     ]
+
+
+def nothing_to_fit(table: Table, hold_out: str | None) -> str | None:
+    """Says that a study holds out all of its runs, so that it asks for no law; None where it does not.
+
+    Args:
+        table: a study's `results.csv`, from `read_table`.
+        hold_out: expression of the rows that are held out.
+
+    Raises:
+        InputError: the expression cannot be read, or names a column that is not there.
+    """
+    rows = table.where(f"{EXAMPLES} > 0")
+    if not hold_out or not len(rows) or not rows.matches(hold_out).all():
+        return None
+    return f"All {len(rows)} runs are held out ({hold_out}), so no law was asked for."
 
 
 def study_plan(
@@ -199,7 +230,7 @@ def crossings(fits: Sequence[Fit]) -> list[dict]:
 
 def summary_text(fits: Sequence[Fit], crossings: Sequence[Mapping], skipped: Sequence[str] = ()) -> str:
     """The fits, the held-out errors beside the nearest neighbour's, and the crossings, for the terminal."""
-    lines = ["Fits (value [90% interval]; ? = not identified; errors are mean |loss - law|)"]
+    lines = ["Fits (value [90% interval]; ? = not identified; errors are mean |loss - law|)"] if fits else []
     for fit in fits:
         cells = []
         for name, value in fit.parameters.items():
@@ -228,6 +259,27 @@ def summary_text(fits: Sequence[Fit], crossings: Sequence[Mapping], skipped: Seq
         lines.append("Not fitted")
         lines += [f"  {reason}" for reason in skipped]
     return "\n".join(lines)
+
+
+def _groups_text(groups: Sequence[Mapping[str, str]]) -> str:
+    """Groups as text: those that are every combination of some values by these values, else one by one."""
+    if len(groups) == 1:
+        return describe(dict(groups[0]))
+    columns = list(groups[0])
+    if "model" in columns:  # the size that follows says the same
+        columns = columns[: columns.index("model") + 1]
+    different = {column: [group[column] for group in groups] for column in columns}
+    distinct = {column: list(dict.fromkeys(found)) for column, found in different.items()}
+    if math.prod(map(len, distinct.values())) == len(groups):
+        told = [f"{column}={', '.join(found)}" for column, found in distinct.items()]
+        return f"{len(groups)} groups ({'; '.join(told)})"
+    shared = {column: found[0] for column, found in distinct.items() if len(found) == 1}
+    rows = zip(*(found for column, found in different.items() if column not in shared), strict=True)
+    told = [" ".join(row) for row in rows]
+    listed = "; ".join(told[:_MOST_LISTED]) + (
+        f" and {len(told) - _MOST_LISTED} more" if len(told) > _MOST_LISTED else ""
+    )
+    return f"{len(groups)} groups ({describe(shared) + ': ' if shared else ''}{listed})"
 
 
 def _told_apart(table: Table, known: Collection[str]) -> Table:
@@ -280,10 +332,13 @@ def _planned(factor, law, x, group, fixed, rows, hold_out) -> PlannedFit:
     held = rows.matches(hold_out) if hold_out else np.zeros(len(rows), bool)
     fitted = {role: rows.positive(column)[~held] for role, column in columns.items()}
     try:
-        check_enough(rows.source, find_law(law), columns, fitted, group)
+        # Without the group, which the plan names: one reason is then one text for all groups that have it.
+        check_enough(rows.source, find_law(law), columns, fitted, {})
         reason = _too_few_cells(law, fitted)
     except InputError as error:
         reason = str(error).removeprefix(f"{rows.source}: ")
+    if held.all() and len(rows):
+        reason = "every row is held out"
     return PlannedFit(factor, law, x, group, fixed, rows, reason)
 
 

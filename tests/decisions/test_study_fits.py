@@ -9,6 +9,7 @@ from scaling_jax.decisions.study_fits import (
     crossings,
     fit_study,
     nearest_neighbour_error,
+    nothing_to_fit,
     skipped_fits,
     study_plan,
     summary_text,
@@ -102,8 +103,22 @@ def test_the_right_law_beats_the_nearest_neighbour(fits):
 
 def test_what_cannot_be_fitted_is_named(table):
     skipped = skipped_fits(table, HOLD_OUT)
-    assert len(skipped) == 2
-    assert all("xl" in reason and "0 rows to fit" in reason for reason in skipped)
+    assert skipped == [
+        "power by single for 2 groups (task=lab; method=full, lora; model=xl): every row is held out"
+    ]
+    few = skipped_fits(table.where("method == 'full' or model == 's'"), "finetune_examples >= 500")
+    assert (
+        len(few) == len(set(few)) and "multiplicative by tuning_size for task=lab, method=lora: 3 " in few[-2]
+    )
+    assert "for 5 groups (task=lab: full s; full m; full l; full xl; lora s): 1 rows to fit, but" in few[0]
+
+
+def test_a_study_that_holds_out_everything_asks_for_no_law(table):
+    said = nothing_to_fit(table, "finetune_examples > 0")
+    assert said == "All 83 runs are held out (finetune_examples > 0), so no law was asked for."
+    assert skipped_fits(table, "finetune_examples > 0") == []
+    assert fit_study(table, "finetune_examples > 0") == [] and summary_text([], []) == ""
+    assert nothing_to_fit(table, HOLD_OUT) is None and nothing_to_fit(table, None) is None
 
 
 def test_no_shared_pretraining_is_a_reason():
