@@ -13,7 +13,9 @@ from scaling_jax.reports import (
     crossings,
     curves,
     held_out,
+    measured,
     method_comparison,
+    scores,
     valuing_pretraining,
     words,
 )
@@ -67,13 +69,15 @@ def answer(study: Study) -> Answer:
     contests = [contest for task in study.tasks if (contest := _contest(study, task))]
     valued = valuing_pretraining.statements(study)
     if not contests:
-        no_law = f"No law could be fitted to the {len(study.done)} finished runs of this study."
-        below = "See below for the runs, what they cost, and which rows were left out."
-        measured = [*valued, *method_comparison.statements(study)]
-        if measured:
-            rest = below if study.fits or valued else f"{no_law} {below}"
-            return Answer(measured[0], [*measured[1:], rest], [], _facts(study))
-        return Answer(no_law, [below], [], _facts(study))
+        asked = study.decision.get("no_law")
+        no_law = asked or f"No law could be fitted to the {len(study.done)} finished runs of this study."
+        found = [*valued, *method_comparison.statements(study), *measured.statements(study)]
+        found += [] if valued else scores.statements(study)
+        if not found:
+            return Answer(no_law, [], [], _facts(study))
+        # Data valued by laws of their own: that the usual ones were not fitted is nothing to begin with.
+        rest = [] if not asked and (study.fits or valued) else [no_law]
+        return Answer(found[0], [*found[1:], *rest], [], _facts(study))
     if valued and all(len(contest.fits) == 1 for contest in contests):
         # One method: what the study asks is what it was pretrained on.
         return Answer(valued[0], valued[1:], [], _facts(study))
@@ -186,12 +190,12 @@ def _picture(study: Study, contest: Contest) -> Picture:
 
 
 def _facts(study: Study) -> list[Fact]:
-    methods = len({run.method for run in study.runs})
+    methods, models = len({run.method for run in study.runs}), len({run.model for run in study.runs})
     found = [
         Fact(
             "Runs finished",
             f"{len(study.done)} of {len(study.runs)}",
-            f"{methods} methods, {len({run.model for run in study.runs})} models",
+            f"{words.number_of(methods, 'method')}, {words.number_of(models, 'model')}",
         )
     ]
     fits = [

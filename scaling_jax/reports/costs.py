@@ -1,6 +1,7 @@
 """What each method cost at each model size, as measured by the runs."""
 
 import statistics
+from collections.abc import Sequence
 
 from scaling_jax.reports import words
 from scaling_jax.reports.blocks import Cell, Paragraph, Section, Table
@@ -19,19 +20,27 @@ _HEADER = [
     "Peak memory",
     "Checkpoint",
 ]
+# Where one program made several runs, what was measured is not that of a run alone, and is not called so.
+_TOGETHER = {
+    "s per run": "s, share of a run",
+    "s per step": "s, share of a step",
+    "Tokens/s": "Tokens/s of its share",
+    "Peak memory": "Peak memory, all at once",
+}
 
 
 def section(study: Study) -> Section:
     """Medians over the finished runs of a method and model; time is summed over all runs."""
-    parts = []
+    parts, together = [], _most_at_once(study.done) > 1
+    header = [_TOGETHER.get(name, name) for name in _HEADER] + ["Runs at once"] if together else _HEADER
     for task in study.tasks:
         rows = [
-            _row(study, method, runs)
+            _row(study, method, runs) + ([_at_once(runs)] if together else [])
             for method in study.methods(task)
             for runs in _by_model(study, task, method)
         ]
         parts.append(
-            Table(f"Costs, {task}", _HEADER, rows, text=(0, 1), caption=task if len(study.tasks) > 1 else "")
+            Table(f"Costs, {task}", header, rows, text=(0, 1), caption=task if len(study.tasks) > 1 else "")
         )
     total = sum(run.numbers.get("train_seconds", 0.0) for run in study.done)
     device = study.description.get("device")
@@ -40,11 +49,29 @@ def section(study: Study) -> Section:
             f"Medians over the finished runs of a row, measured on {device_text(device)}. All "
             f"{len(study.done)} finetuning runs together trained for {words.seconds(total)}, pretraining not "
             "counted. Tuned: parameters that training changes and an adapter checkpoint stores; share: of "
-            "the base model. Peak memory: what the compiled training step needs on one device.",
+            "the base model. Peak memory: what the compiled training step needs on one device."
+            + (_ABOUT_TOGETHER if together else ""),
             quiet=True,
         )
     )
     return Section("costs", "Costs", "What it cost", parts)
+
+
+_ABOUT_TOGETHER = (
+    " Runs at once: how many runs one program made together. A run's seconds are then its share of the "
+    "program's, its tokens per second come from that share, and the memory is that of all of them; only rows "
+    "with 1 there say what a run alone needs (Study.cohort = 1)."
+)
+
+
+def _most_at_once(runs: Sequence[Run]) -> int:
+    return int(max((run.numbers.get("runs_at_once", 1.0) for run in runs), default=1.0))
+
+
+def _at_once(runs: Sequence[Run]) -> str:
+    """One number, or the range of them."""
+    counts = [int(run.numbers.get("runs_at_once", 1.0)) for run in runs]
+    return f"{max(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
 
 
 def device_text(device) -> str:

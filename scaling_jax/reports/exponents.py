@@ -3,8 +3,8 @@
 from scaling_jax.laws.results import Fit
 from scaling_jax.reports import figures, words
 from scaling_jax.reports.blocks import Bullets, Cell, Details, Heading, Panels, Paragraph, Section, Table
-from scaling_jax.reports.curves import method_colour
-from scaling_jax.reports.evidence import bounds, factor_of, find_fit, level
+from scaling_jax.reports.curves import colour_key, method_colour
+from scaling_jax.reports.evidence import bounds, factor_of, find_fit, level, single_fits
 from scaling_jax.reports.figures import Interval
 from scaling_jax.reports.study_data import Study
 from scaling_jax.reports.theme import Drawing
@@ -23,16 +23,23 @@ ROWS = (
 _SHARED = {"E", "beta"}
 
 
-def section(study: Study) -> Section:
-    """Forest plots and Table 4 for every task, then what the runs do not pin down."""
+def section(study: Study) -> Section | None:
+    """Forest plots and Table 4 for every task, then what the runs do not pin down; None without such laws.
+
+    A task without a joint law has a table of the power laws of its models instead.
+    """
     parts: list = []
     for task in study.tasks:
+        drawings, table = _forests(study, task), _table(study, task) or _power_table(study, task)
+        if table is None:
+            continue
         if len(study.tasks) > 1:
             parts.append(Heading(task))
-        drawings = _forests(study, task)
         if drawings:
             parts.append(Panels(drawings, _forest_caption(study)))
-        parts.append(_table(study, task))
+        parts.append(table)
+    if not parts:
+        return None
     unknown = unidentified(study)
     parts.append(Heading("What these runs do not pin down"))
     if unknown:
@@ -41,10 +48,21 @@ def section(study: Study) -> Section:
         parts += [Bullets(names), Details("Why", [Bullets(reasons)])]
     else:
         parts.append(Paragraph("Every parameter above is identified by the runs."))
-    skipped = [str(reason) for reason in study.decision.get("skipped") or []]
-    if skipped:
+    if skipped := _skipped(study):
         parts.append(Details(f"What could not be fitted ({len(skipped)})", [Bullets(skipped)]))
     return Section("exponents", "Exponents", "Exponents and floors, with intervals", parts)
+
+
+def not_fitted_section(study: Study) -> Section | None:
+    """Why there are no laws, where there are none; None where `section` says what could not be fitted."""
+    skipped = _skipped(study)
+    if not skipped or any(fit.law in ("multiplicative", "power") for fit in study.fits):
+        return None
+    return Section("not-fitted", "Not fitted", "Laws that could not be fitted, and why", [Bullets(skipped)])
+
+
+def _skipped(study: Study) -> list[str]:
+    return [str(reason) for reason in study.decision.get("skipped") or []]
 
 
 def _forest_caption(study: Study) -> str:
@@ -98,7 +116,7 @@ def _forests(study: Study, task: str) -> list[Drawing]:
     return found
 
 
-def _table(study: Study, task: str) -> Table:
+def _table(study: Study, task: str) -> Table | None:
     methods = study.methods(task)
     rows = []
     for symbol, factor, parameter, meaning in ROWS:
@@ -107,6 +125,8 @@ def _table(study: Study, task: str) -> Table:
             continue
         cells = [Cell("–") if fit is None else _cell(fit, parameter) for fit in fits]
         rows.append([Cell(symbol), meaning, *cells])
+    if not rows:
+        return None
     header = ["", "of", *[words.capital(words.method(method)) for method in methods]]
     return Table(
         f"Fitted parameters of the multiplicative law, {task}",
@@ -116,6 +136,36 @@ def _table(study: Study, task: str) -> Table:
         caption=f"Multiplicative law L = A · X⁻ᵅ · D⁻ᵝ + E, {words.LOSS_UNIT}; {level(study)} intervals "
         "in brackets. ? marks a parameter the runs do not identify.",
     )
+
+
+def _power_table(study: Study, task: str) -> Table | None:
+    """The law in the examples alone, of every method and model; None where there is none."""
+    fits = [fit for method in study.methods(task) for fit in single_fits(study, task, method)]
+    fits = [fit for fit in fits if fit.law == "power" and not _has_joint(study, task)]
+    if not fits:
+        return None
+    rows = [
+        [
+            Cell(words.method(str(fit.group["method"])), key=colour_key(study, str(fit.group["method"]))),
+            str(fit.group.get("model", "")),
+            *(_cell(fit, parameter) for parameter in ("A", "beta", "E")),
+            *(words.error(fit.errors.get(name)) for name in ("fitted_mad", "held_out_mad")),
+        ]
+        for fit in fits
+    ]
+    return Table(
+        f"Fitted parameters of the power law by model, {task}",
+        ["Method", "Model", "A", "β", "E", "fitted", "held out"],
+        rows,
+        text=(0, 1),
+        groups=(("", 5), ("Deviation", 2)),
+        caption=f"Power law L = A · D⁻ᵝ + E of each model, {words.LOSS_UNIT}; {level(study)} intervals in "
+        "brackets. ? marks a parameter the runs do not identify.",
+    )
+
+
+def _has_joint(study: Study, task: str) -> bool:
+    return any(fit.law == "multiplicative" and fit.group.get("task") == task for fit in study.fits)
 
 
 def owner(study: Study, task: str, method: str, factor: str, parameter: str) -> Fit | None:
@@ -134,15 +184,16 @@ def _cell(fit: Fit, parameter: str) -> Cell:
 
 
 def unidentified(study: Study) -> list[tuple[str, list[tuple[str, str]]]]:
-    """For each multiplicative fit that leaves parameters open: its name, and (symbol, reason) of each."""
+    """For each fit of the tables that leaves parameters open: its name, and (symbol, reason) of each."""
     symbols = {(factor, parameter): symbol for symbol, factor, parameter, _ in ROWS}
     letters = {"alpha": "α", "beta": "β"}
     found = []
     for fit in study.fits:
-        if fit.law != "multiplicative":
+        if fit.law != ("multiplicative" if _has_joint(study, str(fit.group.get("task"))) else "power"):
             continue
         where = f"{fit.group.get('task')}, " if len(study.tasks) > 1 else ""
-        law = f"{where}{words.method(str(fit.group.get('method')))}, {words.factor(factor_of(fit))} law"
+        of = str(fit.group.get("model")) if fit.law == "power" else f"{words.factor(factor_of(fit))} law"
+        law = f"{where}{words.method(str(fit.group.get('method')))}, {of}"
         open_ones = [
             (symbols.get((factor_of(fit), name), letters.get(name, name)), str(reason))
             for name, reason in fit.identified.items()

@@ -55,12 +55,13 @@ def compare(study: Study) -> list[Comparison]:
     return found
 
 
-def section(study: Study) -> Section:
-    """The table of deviations, who wins how often, and predicted against measured."""
+def section(study: Study) -> Section | None:
+    """The table of deviations, who wins how often, and predicted against measured; None without a joint
+    law."""
     heading = "Multiplicative or additive? Judged on held-out points"
     compared = compare(study)
     if not compared:
-        return Section("held-out", "Held-out error", heading, [Paragraph("No joint law was fitted.")])
+        return None
     parts: list = [Paragraph(_verdict(compared))]
     drawings = [drawing for task in study.tasks for drawing in _scatters(study, task)]
     if drawings:

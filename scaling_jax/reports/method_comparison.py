@@ -126,7 +126,7 @@ def section(study: Study) -> Section | None:
 def _made_together(compared: Sequence[Comparison]) -> str:
     """What to know where a vmapped program made several runs: their costs are not those of a run alone."""
     at_once = [
-        (words.method(method), float(run.cells.get("runs_at_once") or 1))
+        (words.method(method), run.numbers.get("runs_at_once", 1.0))
         for one in compared
         for method, runs in one.runs.items()
         for run in runs

@@ -23,13 +23,16 @@ _RUN_HEADER = [
     "Best step",
     "Dev loss",
     "Test loss",
-    "Used as",
-    "Status",
 ]
 
 
-def left_out_section(study: Study, page_folder: Path) -> Section:
-    """Rows that did not enter a fit because they carry no loss, with the reason each run recorded."""
+def left_out_section(study: Study, page_folder: Path) -> Section | None:
+    """Rows that did not enter a fit because they carry no loss, with the reason each run recorded.
+
+    None where nothing was fitted and no row is left out.
+    """
+    if not study.left_out and not study.fits:
+        return None
     parts: list = []
     if not study.left_out:
         parts.append(Paragraph(f"None: all {len(study.runs)} rows carry a loss."))
@@ -92,7 +95,12 @@ def reproduce_section(study: Study, page_folder: Path) -> Section:
         Bullets(items),
         Paragraph(
             "Every point in the figures is one row below; its link opens the record of that run (settings, "
-            "metrics by step, costs, environment). The fits are in fits.json, the table in results.csv."
+            "metrics by step, costs, environment). "
+            + (
+                "The fits are in fits.json, the table in results.csv."
+                if study.fits
+                else "The table is results.csv."
+            )
         ),
         Details(f"All {len(study.runs)} runs", [runs_table(study, page_folder)]),
         Details("Configuration, resolved", [Code(str(about.get("config") or "not recorded"))]),
@@ -106,6 +114,7 @@ def reproduce_section(study: Study, page_folder: Path) -> Section:
 def runs_table(study: Study, page_folder: Path) -> Table:
     """Every row of results.csv with its role in the fits and a link to its record."""
     use = _use(study)
+    used = ["Used as"] if study.fits else []
     rows = [
         [
             _link(study, run, page_folder),
@@ -118,12 +127,14 @@ def runs_table(study: Study, page_folder: Path) -> Table:
             f"{run['best_step']:.0f}" if "best_step" in run.numbers else "–",
             words.loss(run["dev_loss"]),
             words.loss(run.loss),
-            use.get(run.run_id, "no fit"),
+            *[use.get(run.run_id, "no fit") for _ in used],
             run.status,
         ]
         for run in study.runs
     ]
-    return Table("All runs", _RUN_HEADER, rows, text=(0, 1, 2, 3, 10, 11), tall=True)
+    header = [*_RUN_HEADER, *used, "Status"]
+    text = (0, 1, 2, 3, *range(len(_RUN_HEADER), len(header)))
+    return Table("All runs", header, rows, text=text, tall=True)
 
 
 def _use(study: Study) -> dict[str, str]:

@@ -13,20 +13,24 @@ from scaling_jax.reports import (
     factors,
     further_laws,
     held_out,
+    measured,
     method_comparison,
     provenance,
+    scores,
     tuning_size,
     valuing_pretraining,
     words,
 )
-from scaling_jax.reports.blocks import Heading, Panels, Paragraph, Section
+from scaling_jax.reports.blocks import Heading, Panels, Section
 from scaling_jax.reports.study_data import Study
 
 
 def all_sections(study: Study, page_folder: Path) -> list[Section]:
-    """Sections that have something to say about this study; links are relative to `page_folder`."""
-    sections = [
-        valuing_pretraining.section(study),
+    """Sections that have something to say about this study; links are relative to `page_folder`.
+
+    Without any law, the page begins with what was measured.
+    """
+    laws = [
         loss_section(study),
         exponents.section(study),
         held_out.section(study),
@@ -34,10 +38,16 @@ def all_sections(study: Study, page_folder: Path) -> list[Section]:
         factors.section(study),
         tuning_size.section(study),
         crossings.section(study),
-        method_comparison.section(study),
+    ]
+    compared = [method_comparison.section(study)]
+    sections = [
+        valuing_pretraining.section(study),
+        *(laws + compared if study.fits else compared + laws),
+        scores.section(study),
         before_tuning.section(study),
         costs.section(study),
         entropy.section(study),
+        exponents.not_fitted_section(study),
         provenance.left_out_section(study, page_folder),
         provenance.reproduce_section(study, page_folder),
     ]
@@ -45,21 +55,28 @@ def all_sections(study: Study, page_folder: Path) -> list[Section]:
 
 
 def loss_section(study: Study) -> Section | None:
-    """Loss against examples, one panel per method, one line per model size; None where a study varies its
-    pretraining instead."""
+    """Loss against examples, one panel per method, one line per model size: laws, or what was measured.
+
+    None where another section shows all of it: a study varies its pretraining, or compares methods.
+    """
     parts: list = []
+    unfitted = measured.tasks(study)
     for task in study.tasks:
         drawings = curves.panels(study, task, "model_size")
+        caption = _caption(study, task) if drawings else _MEASURED
+        if task in unfitted:
+            drawings = measured.panels(study, task)
         if not drawings:
             continue
         if len(study.tasks) > 1:
             parts.append(Heading(task))
-        parts.append(Panels(drawings, _caption(study, task)))
-    if not parts and study.decision.get("valuing_pretraining"):
-        return None
+        parts.append(Panels(drawings, caption))
     if not parts:
-        parts.append(Paragraph("No law could be fitted; the runs are listed at the end."))
+        return None
     return Section("loss", "Loss", "Loss against finetuning examples, by model size", parts)
+
+
+_MEASURED = "Each point is one run; lines join the means over seeds. No law was fitted to them."
 
 
 def _caption(study: Study, task: str) -> str:

@@ -51,9 +51,12 @@ _MEASURED = (
     "steps",
     "best_step",
     "converged_step",
+    "runs_at_once",
     "seed",
     "subset_seed",
 )
+# Columns that must hold numbers wherever they stand.
+KNOWN = SIZES + _MEASURED
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,7 @@ def _run(path: Path, line: int, row: dict[str, Any]) -> Run:
     if None in row or None in row.values():
         raise InputError(f"{path}:{line}: the row has another number of cells than the header")
     numbers = {}
-    for column in SIZES + _MEASURED:
+    for column in KNOWN:
         text = (row.get(column) or "").strip()
         if not text:
             continue
@@ -193,6 +196,7 @@ def _run(path: Path, line: int, row: dict[str, Any]) -> Run:
             raise InputError(f"{path}:{line}: column {column!r}: {text!r} is not a number") from error
         if column in SIZES and not (math.isfinite(numbers[column]) and numbers[column] >= 0):
             raise InputError(f"{path}:{line}: column {column!r}: {text!r}; a size is zero or above")
+    numbers |= _further(row, numbers)
     return Run(
         line,
         row["run_id"],
@@ -205,6 +209,20 @@ def _run(path: Path, line: int, row: dict[str, Any]) -> Run:
         dict(row),
         numbers,
     )
+
+
+def _further(row: dict[str, Any], known: dict[str, float]) -> dict[str, float]:
+    """Numbers in the columns after `record`: values of further evaluations, beside what a user may add."""
+    names = list(row)
+    found = {}
+    for column in names[names.index("record") + 1 :] if "record" in names else ():
+        try:
+            value = float(row[column])
+        except ValueError:
+            continue
+        if math.isfinite(value) and column not in known:
+            found[column] = value
+    return found
 
 
 def _told_apart(runs: list[Run]) -> tuple[Run, ...]:

@@ -7,13 +7,14 @@ from typing import Any
 
 import scaling_jax
 from scaling_jax import files
-from scaling_jax.decisions.study_fits import crossings, fit_study, skipped_fits, summary_text
+from scaling_jax.decisions.study_fits import crossings, fit_study, nothing_to_fit, skipped_fits, summary_text
 from scaling_jax.decisions.valuing_pretraining import FITS_FILE, fits_of, to_json, value_pretraining
 from scaling_jax.errors import InputError
 from scaling_jax.laws.design import describe
 from scaling_jax.laws.results import write_fits
 from scaling_jax.laws.table import read_table
-from scaling_jax.reports.study_data import read_description, read_fits, read_runs
+from scaling_jax.reports import measured, method_comparison, scores
+from scaling_jax.reports.study_data import read_description, read_fits, read_runs, read_study
 
 _INPUTS = ("results.csv", "study.json")
 
@@ -69,8 +70,20 @@ def update_report(
 
         build_report(folder, page)
     fits = read_fits(folder / "fits.json")
-    summary = summary_text(fits, decision["crossings"], decision["skipped"])
-    return Update(page, "\n".join([summary, *_valued(decision)]), fitted, drawn)
+    lines = [] if fits else _measured(folder, decision)
+    if told := summary_text(fits, decision["crossings"], decision["skipped"]):
+        lines.append(told)
+    return Update(page, "\n".join([*lines, *_valued(decision)]), fitted, drawn)
+
+
+def _measured(folder: Path, decision: dict[str, Any]) -> list[str]:
+    """Of a study without laws: what was measured, and why there is no law."""
+    study = read_study(folder)
+    found = [*method_comparison.statements(study), *measured.statements(study), *scores.statements(study)]
+    return [
+        *found,
+        decision.get("no_law") or f"No law could be fitted to the {len(study.done)} finished runs.",
+    ]
 
 
 def _valued(decision: dict[str, Any]) -> list[str]:
@@ -133,6 +146,7 @@ def _fit(folder: Path, inputs: dict[str, Any], bootstrap: int, further_laws: Seq
     decision = {
         "made_from": inputs | _outputs(folder),
         "crossings": crossings(fits),
+        "no_law": nothing_to_fit(table, hold_out),
         "skipped": skipped_fits(table, hold_out, size_column, further_laws),
     } | ({"valuing_pretraining": to_json(valued)} if valued else {})
     files.write_json(folder / "decision.json", decision)

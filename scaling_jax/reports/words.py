@@ -64,6 +64,11 @@ def several(items, joint: str = "and") -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {joint} {items[-1]}" if items else ""
 
 
+def number_of(count: int, noun: str) -> str:
+    """1 model; 3 models."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A measured number with `digits` significant ones; a dash when there is none."""
     if value is None or math.isnan(value):
