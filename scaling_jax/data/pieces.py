@@ -43,7 +43,8 @@ def vocabulary_in(folder: Path, settings: dict[str, Any]) -> VocabularyFile:
 
     Args:
         folder: with one of `TOKENIZER_FILES`.
-        settings: the model's config.json; its `eos_token_id` and `pad_token_id` are used where it has them.
+        settings: the model's config.json, whose `eos_token_id` and `pad_token_id` are used if there; of
+            several the first is EOS, and all end a sequence.
 
     Raises:
         InputError: no such file in it, or no EOS that is known.
@@ -52,7 +53,7 @@ def vocabulary_in(folder: Path, settings: dict[str, Any]) -> VocabularyFile:
     if found is None:
         raise InputError(f"{folder} has no tokenizer: name a token store of its vocabulary")
     given = settings.get("eos_token_id")
-    eos_id = given[0] if isinstance(given, list) and given else given
+    eos_id, *other_ends = given if isinstance(given, list) and given else [given]
     pad_id = settings.get("pad_token_id") or 0
     if found.suffix == ".json":
         size, kind = _HuggingFace(found).size, "hugging_face"
@@ -61,7 +62,7 @@ def vocabulary_in(folder: Path, settings: dict[str, Any]) -> VocabularyFile:
         size, eos_id = opened.size, opened.eos_id if eos_id is None else eos_id
     if not isinstance(eos_id, int) or eos_id < 0:
         raise InputError(f"{folder}: config.json names no eos_token_id, so that nothing could end")
-    return VocabularyFile(kind, size, found, pad_id, eos_id)
+    return VocabularyFile(kind, size, found, pad_id, eos_id, other_ends=tuple(other_ends))
 
 
 class _Bytes:
@@ -112,7 +113,9 @@ class _HuggingFace:
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
-            raise InputError(f"{path} needs the library tokenizers: pip install 'scaling-jax[text]'") from error
+            raise InputError(
+                f"{path} needs the library tokenizers: pip install 'scaling-jax[text]'"
+            ) from error
         try:
             self._tokenizer = Tokenizer.from_str(Path(path).read_text("utf-8"))
         except OSError as error:

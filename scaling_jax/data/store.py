@@ -37,7 +37,8 @@ class VocabularyFile:
     """A vocabulary as the store records it; `path` is None for bytes.
 
     `size` counts all ids. The highest `extra_ids` of them stand for no text: pretraining objectives take
-    sentinels from the top, as T5 does, and modes from the bottom.
+    sentinels from the top, as T5 does, and modes from the bottom. `other_ends` end what a model writes
+    as EOS does (LLaMA 3 Instruct has three such ids).
     """
 
     kind: str
@@ -47,6 +48,7 @@ class VocabularyFile:
     eos_id: int = 1
     unk_id: int = 2
     extra_ids: int = 0
+    other_ends: tuple[int, ...] = ()
 
     def sentinel(self, number: Any) -> Any:
         """Id of sentinel 0, 1, ...; an integer or an array of them."""

@@ -56,7 +56,7 @@ def search(steps: Steps, places: jax.Array, seed: jax.Array, decoding: Any, ids:
         extended = jax.lax.dynamic_update_slice_in_dim(
             _of_beams(state.live, parents), tokens[..., None], state.count, axis=2
         )
-        is_eos = tokens == ids.eos
+        is_eos = ids.ends(tokens)
         ends = (is_eos | (state.count + 1 == length)) & (jnp.arange(2 * beams) < beams)
         normed = jnp.where(ends, totals / penalty(state.count + 1, alpha), -jnp.inf)
         # What was done before comes first, so that it wins among equals.
@@ -100,7 +100,7 @@ def search(steps: Steps, places: jax.Array, seed: jax.Array, decoding: Any, ids:
 
 def _best(state: _State, ids: Ids) -> Found:
     tokens, scores = state.done[:, 0], state.done_scores[:, 0]
-    ended = jnp.cumsum(tokens == ids.eos, axis=1) > 0
+    ended = jnp.cumsum(ids.ends(tokens), axis=1) > 0
     # A sequence without EOS is one of full length.
     return Found(tokens, jnp.sum(~ended, axis=1), scores, ended[:, -1])
 

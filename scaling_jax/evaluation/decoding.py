@@ -143,7 +143,7 @@ def generated_batches(
     parts = program.mesh.shape["data"] * program.mesh.shape["fsdp"]
     rows = math.ceil(min(decoding.batch_size, max(len(prompts), 1)) / parts) * parts
     arrange = _two_sequences if program.model.encoder_layers else _one_sequence
-    ids = Ids(vocabulary.pad_id, vocabulary.eos_id, start_id)
+    ids = Ids(vocabulary.pad_id, (vocabulary.eos_id, *vocabulary.other_ends), start_id)
     # One program for all seeds and batch sizes of the same shape.
     how = dataclasses.replace(decoding, seed=0, batch_size=1)
     build = functools.partial(_compiled, decoding=how, ids=ids)

@@ -95,7 +95,7 @@ def _search(steps: Steps, places: jax.Array, decoding: Any, ids: Ids, choose: Ch
             tokens=jax.lax.dynamic_update_slice_in_dim(state.tokens, chosen[:, None], state.count, axis=1),
             last=chosen,
             scores=state.scores + jnp.where(state.finished, 0.0, gained),
-            finished=state.finished | (chosen == ids.eos),
+            finished=state.finished | ids.ends(chosen),
         )
 
     def advance(state: _State) -> _State:
@@ -115,6 +115,6 @@ def _search(steps: Steps, places: jax.Array, decoding: Any, ids: Ids, choose: Ch
         new=steps.room(rows, length),
     )
     state = jax.lax.while_loop(goes_on, advance, write(state, scores))
-    ended = jnp.cumsum(state.tokens == ids.eos, axis=1) > 0
+    ended = jnp.cumsum(ids.ends(state.tokens), axis=1) > 0
     written = jnp.arange(length) < state.count
     return Found(state.tokens, jnp.sum(~ended & written, axis=1), state.scores, ended[:, -1])

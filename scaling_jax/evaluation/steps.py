@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from scaling_jax.models import cache as caches
 from scaling_jax.models.cache import KeysValues
@@ -15,11 +17,15 @@ from scaling_jax.training.program import Program
 
 
 class Ids(NamedTuple):
-    """Token ids with a meaning."""
+    """Token ids with a meaning; a sequence ends at any of `eos`."""
 
     pad: int
-    eos: int
+    eos: tuple[int, ...]
     start: int
+
+    def ends(self, tokens: jax.Array) -> jax.Array:
+        """Where a sequence ends: bool, of the shape of `tokens`."""
+        return functools.reduce(jnp.logical_or, (tokens == one for one in self.eos))
 
 
 class Found(NamedTuple):

@@ -65,6 +65,7 @@ def test_tokenizer_of_hugging_face(tmp_path):
         2,
         0,
     )
+    assert found.other_ends == (5,)
     pieces = pieces_of(found)
     for text in TEXTS:
         assert pieces.encode(text) == made.encode(text).ids

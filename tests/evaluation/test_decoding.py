@@ -173,6 +173,20 @@ def test_one_beam_is_greedy(decoder):
         np.testing.assert_allclose(ours.score, theirs.score, rtol=1e-5)
 
 
+@pytest.mark.parametrize("strategy", ["greedy", "beam"])
+def test_a_sequence_ends_at_any_of_several_ids(decoder, strategy):
+    whole = [one.tokens.tolist() for one in run(decoder, -1)]
+    ends = whole[0][3], whole[1][5]
+    vocabulary = VocabularyFile("bytes", 48, eos_id=ends[0], other_ends=ends[1:])
+    decoding = Decoding(strategy, max_new_tokens=NEW, beams=1, length_penalty=0.0, batch_size=5)
+    found = [one.tokens.tolist() for one in generate(*decoder, PROMPTS, decoding, vocabulary, START)]
+    cut = [[token in ends for token in tokens] for tokens in whole]
+    assert found == [
+        tokens[: at.index(True)] if any(at) else tokens for tokens, at in zip(whole, cut, strict=True)
+    ]
+    assert sum(map(any, cut)) >= 2
+
+
 @pytest.mark.parametrize("settings", [{"top_p": 1e-6}, {"temperature": 1e-4}])
 def test_drawing_from_the_best_alone_is_greedy(decoder, settings):
     wanted = run(decoder, 1)
