@@ -31,7 +31,12 @@ IMPORTS = {
 }
 HEAVY = ("jax", "flax", "orbax", "tensorflow", "seqio", "torch", "scipy", "matplotlib", "grain")
 # What an import name belongs to, where no installed package says so or another one answers first.
-DISTRIBUTIONS = {"tensorflow": "tensorflow-text", "jaxlib": "jax", "PIL": "matplotlib", "etils": "tensorflow-datasets"}
+DISTRIBUTIONS = {
+    "tensorflow": "tensorflow-text",
+    "jaxlib": "jax",
+    "PIL": "matplotlib",
+    "etils": "tensorflow-datasets",
+}
 
 
 def declared(name: str):
