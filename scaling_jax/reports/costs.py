@@ -21,26 +21,29 @@ _HEADER = [
     "Checkpoint",
 ]
 # Where one program made several runs, what was measured is not that of a run alone, and is not called so.
-_TOGETHER = {
-    "s per run": "s, share of a run",
-    "s per step": "s, share of a step",
-    "Tokens/s": "Tokens/s of its share",
-    "Peak memory": "Peak memory, all at once",
-}
+_TOGETHER_HEADER = [*_HEADER[:2], "Runs at once", *_HEADER[2:]]
+_TOGETHER_GROUPS = (("", 6), ("A run's share", 3), ("All at once", 1), ("", 1))
 
 
 def section(study: Study) -> Section:
     """Medians over the finished runs of a method and model; time is summed over all runs."""
     parts, together = [], _most_at_once(study.done) > 1
-    header = [_TOGETHER.get(name, name) for name in _HEADER] + ["Runs at once"] if together else _HEADER
+    header, groups = (_TOGETHER_HEADER, _TOGETHER_GROUPS) if together else (_HEADER, ())
     for task in study.tasks:
         rows = [
-            _row(study, method, runs) + ([_at_once(runs)] if together else [])
+            _row(study, method, runs, [_at_once(runs)] if together else [])
             for method in study.methods(task)
             for runs in _by_model(study, task, method)
         ]
         parts.append(
-            Table(f"Costs, {task}", header, rows, text=(0, 1), caption=task if len(study.tasks) > 1 else "")
+            Table(
+                f"Costs, {task}",
+                header,
+                rows,
+                text=(0, 1),
+                groups=groups,
+                caption=task if len(study.tasks) > 1 else "",
+            )
         )
     total = sum(run.numbers.get("train_seconds", 0.0) for run in study.done)
     device = study.description.get("device")
@@ -91,7 +94,7 @@ def _by_model(study: Study, task: str, method: str) -> list[list[Run]]:
     return [groups[size] for size in sorted(groups)]
 
 
-def _row(study: Study, method: str, runs: list[Run]) -> list:
+def _row(study: Study, method: str, runs: list[Run], at_once: Sequence[str]) -> list:
     tuned, total = _median(runs, "tuning_params"), _median(runs, "model_params")
     share = _percent(tuned / total) if tuned is not None and total else "–"
     if method == "full" and tuned is None:
@@ -101,6 +104,7 @@ def _row(study: Study, method: str, runs: list[Run]) -> list:
     return [
         Cell(label, key=colour_key(study, method)),
         runs[0].model,
+        *at_once,
         words.count(total),
         words.count(tuned),
         share,

@@ -65,12 +65,8 @@ def _lowest(study: Study, task: str) -> str:
     best: dict[float, tuple[float, str]] = {}
     for method in dict.fromkeys(run.method for run in runs):
         for examples, loss in zip(*means([run for run in runs if run.method == method]), strict=True):
-            best[examples] = min(best.get(examples, (np.inf, "")), (loss, method))
-    told = words.several(
-        f"{words.method(method)} at {words.count(examples)} examples ({words.loss(loss)})"
-        for examples, (loss, method) in sorted(best.items())
-    )
-    return f"Lowest test loss on {task} at {runs[0].model}: {told}."
+            best[examples] = min(best.get(examples, (np.inf, "")), (loss, words.method(method)))
+    return f"Lowest test loss on {task} at {runs[0].model}: {words.winners(best, words.loss)}."
 
 
 def _lines(runs: Sequence[Run]) -> list[Series]:

@@ -156,15 +156,14 @@ def _column(name: str) -> Callable[[Run], float]:
 
 
 def _lowest_losses(one: Comparison) -> str:
-    best = []
+    best = {}
     for examples in one.examples:
         losses = {method: one.loss(method, examples) for method in one.methods}
         losses = {method: loss for method, loss in losses.items() if math.isfinite(loss)}
         if losses:
             winner = min(losses, key=losses.__getitem__)
-            told = f"{words.method(winner)} at {words.count(examples)} examples"
-            best.append(f"{told} ({words.loss(losses[winner])})")
-    return f"Lowest test loss on {one.task} at {one.model}: {words.several(best)}."
+            best[examples] = (losses[winner], words.method(winner))
+    return f"Lowest test loss on {one.task} at {one.model}: {words.winners(best, words.loss)}."
 
 
 def _findings(one: Comparison) -> list[str]:

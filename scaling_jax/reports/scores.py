@@ -135,10 +135,7 @@ def _highest(task: str, column: str, runs: Sequence[Run]) -> str:
         name = words.method(key[0]) + (f" from {_origin(own[0])}" if _origin(own[0]) else "")
         for examples, value in zip(*means(own, column), strict=True):
             best[examples] = max(best.get(examples, (-math.inf, "")), (value, name))
-    told = words.several(
-        f"{name} at {words.count(examples)} examples ({_shown(column, value)})"
-        for examples, (value, name) in sorted(best.items())
-    )
+    told = words.winners(best, lambda value: _shown(column, value))
     return f"Highest {score_name(column)} on {task} at {runs[0].model}: {told}."
 
 

@@ -73,7 +73,9 @@ def loss_section(study: Study) -> Section | None:
         parts.append(Panels(drawings, caption))
     if not parts:
         return None
-    return Section("loss", "Loss", "Loss against finetuning examples, by model size", parts)
+    several = len({run.model for run in study.done}) > 1
+    heading = "Loss against finetuning examples" + (", by model size" if several else "")
+    return Section("loss", "Loss", heading, parts)
 
 
 _MEASURED = "Each point is one run; lines join the means over seeds. No law was fitted to them."

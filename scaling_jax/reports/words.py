@@ -1,7 +1,8 @@
 """Names and numbers as the report prints them."""
 
+import itertools
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 
 from scaling_jax.reports.theme import count_text
 
@@ -62,6 +63,26 @@ def several(items, joint: str = "and") -> str:
     """a; a and b; a, b and c."""
     items = list(items)
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {joint} {items[-1]}" if items else ""
+
+
+def winners(best: Mapping[float, tuple[float, str]], value: Callable[[float], str]) -> str:
+    """Who was best at which numbers of examples: `LoRA at 100 examples (2.8) and full tuning from 1k to 4k
+    examples (2.1 to 1.9)`.
+
+    Args:
+        best: number of examples -> (the best value there, the name of what had it).
+        value: writes a value.
+    """
+    told = []
+    for name, group in itertools.groupby(sorted(best), key=lambda examples: best[examples][1]):
+        sizes = list(group)
+        first, last = (value(best[examples][0]) for examples in (sizes[0], sizes[-1]))
+        told.append(
+            f"{name} at {count(sizes[0])} examples ({first})"
+            if len(sizes) == 1
+            else f"{name} from {count(sizes[0])} to {count(sizes[-1])} examples ({first} to {last})"
+        )
+    return several(told)
 
 
 def number_of(count: int, noun: str) -> str:

@@ -131,7 +131,7 @@ def test_without_full_tuning_there_is_nothing_to_divide_by(tmp_path):
     section = method_comparison.section(read_study(_study(tmp_path, _rows(methods=others))))
     assert [str(cell) for cell in section.parts[2].rows[0][4:8]] == ["–"] * 4
     assert section.parts[1].items == [
-        "Lowest test loss on e2e<1> at small: LoRA at 100 examples (2.800) and LoRA at 1k examples (2.200)."
+        "Lowest test loss on e2e<1> at small: LoRA from 100 to 1k examples (2.800 to 2.200)."
     ]
 
 

@@ -61,7 +61,10 @@ def test_it_says_once_that_no_law_was_asked_for(held_out):
     assert page.replace("&gt;", ">").count(NO_LAW) == 1
     assert not re.search("could (not )?be fitted|identified|Used as|No law could", page)
     first, second = update.summary.splitlines()
-    assert first.startswith("Lowest test loss on lab_translation at n100k: LoRA at 250") and second == NO_LAW
+    assert (
+        first.startswith("Lowest test loss on lab_translation at n100k: LoRA from 250 to")
+        and second == NO_LAW
+    )
     decision = files.read_json(update.page.parent / "decision.json")
     assert decision["no_law"] == NO_LAW and decision["skipped"] == []
 
@@ -94,7 +97,7 @@ def test_methods_that_are_not_compared_have_their_losses_shown(tmp_path):
     assert f"n100k: {float(lora[250]):.3f} at 250 examples" in panels.drawings[1].description
     (said,) = measured.statements(study)
     assert (
-        re.search(r"LoRA at 250 examples \(2\.\d{3}\).* and full tuning at 16k examples", said)
+        re.search(r"LoRA from 250 to 2k examples \(2\.\d{3} to .* and full tuning from 4k to 16k", said)
         and said in page
     )
 
@@ -121,8 +124,11 @@ def test_costs_of_runs_made_together_are_called_so(tmp_path):
     ]
     section = costs.section(read_study(_study(tmp_path / "together", rows)))
     table = section.parts[0]
-    assert [row[-1] for row in table.rows] == ["1", "6", "1 to 3"] and table.header[-1] == "Runs at once"
-    assert "s, share of a run" in table.header and "Peak memory, all at once" in table.header
+    assert [row[2] for row in table.rows] == ["1", "6", "1 to 3"] and table.header[2] == "Runs at once"
+    groups = [label for label, span in table.groups for _ in range(span)]
+    named = dict(zip(table.header, groups, strict=True))
+    assert {named[name] for name in ("s per run", "s per step", "Tokens/s")} == {"A run's share"}
+    assert named["Peak memory"] == "All at once" and named["Parameters"] == named["Checkpoint"] == ""
     assert "Study.cohort = 1" in section.parts[-1].text
     alone = costs.section(read_study(_study(tmp_path / "alone", _rows())))
     assert alone.parts[0].header == costs._HEADER and "at once" not in alone.parts[-1].text
