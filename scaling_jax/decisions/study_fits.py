@@ -327,28 +327,38 @@ def _by_factor(found: FactorRows | None, group, hold_out, laws) -> list[PlannedF
 
 
 def _planned(factor, law, x, group, fixed, rows, hold_out) -> PlannedFit:
-    reason = None
     columns = {"d": EXAMPLES} | ({"x": x} if x else {})
     held = rows.matches(hold_out) if hold_out else np.zeros(len(rows), bool)
     fitted = {role: rows.positive(column)[~held] for role, column in columns.items()}
-    try:
-        # Without the group, which the plan names: one reason is then one text for all groups that have it.
-        check_enough(rows.source, find_law(law), columns, fitted, {})
-        reason = _too_few_cells(law, fitted)
-    except InputError as error:
-        reason = str(error).removeprefix(f"{rows.source}: ")
     if held.all() and len(rows):
         reason = "every row is held out"
+    else:
+        reason = _too_few_cells(law, fitted) or _refusal(rows.source, law, columns, fitted)
     return PlannedFit(factor, law, x, group, fixed, rows, reason)
 
 
 def _too_few_cells(law: str, fitted: Mapping[str, np.ndarray]) -> str | None:
-    """Why rows that repeat few sizes, as seeds do, cannot show the parameters of a law; None if they can."""
-    cells = len(np.unique(np.stack(list(fitted.values())), axis=1).T)
+    """Why rows that repeat few sizes, as seeds do, cannot show the parameters of a law; None if they can.
+
+    The text is one for all groups, however many sizes each has, so that it is said once of all of them.
+    """
+    cells = len(set(zip(*fitted.values(), strict=True)))
     needed = len(find_law(law).parameters)
     if cells >= needed:
         return None
-    return f"{cells} different sizes to fit, but law {law!r} has {needed} parameters; it needs as many sizes"
+    return (
+        f"law {law!r} has {needed} parameters and needs as many different sizes that are not held out; "
+        "there are fewer"
+    )
+
+
+def _refusal(source: str, law: str, columns: Mapping[str, str], fitted: Mapping) -> str | None:
+    try:
+        # Without the group, which the plan names: one reason is then one text for all groups that have it.
+        check_enough(source, find_law(law), columns, fitted, {})
+        return None
+    except InputError as error:
+        return str(error).removeprefix(f"{source}: ")
 
 
 def _fit(plan: PlannedFit, hold_out, seed, bootstrap) -> Fit:

@@ -101,8 +101,7 @@ def _is_part(column: str) -> bool:
 
 
 def _label(column: str) -> str:
-    name = score_name(_score(column))
-    return words.capital(name) if name.islower() else name  # chrF stays chrF
+    return words.heading(score_name(_score(column)))
 
 
 def _full_label(column: str) -> str:

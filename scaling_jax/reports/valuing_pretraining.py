@@ -175,7 +175,7 @@ def _fit(fits: Sequence[Fit], entry: Mapping, column: str) -> Fit | None:
 
 
 def _label(column: str) -> str:
-    return words.capital(score_name(column))
+    return words.heading(score_name(column))
 
 
 def _caption(entries: Sequence[Mapping], fits: Sequence[Fit]) -> str:

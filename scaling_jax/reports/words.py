@@ -59,6 +59,11 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def heading(name: str) -> str:
+    """`name` with its first letter raised, unless it has capitals of its own, as chrF has."""
+    return capital(name) if name.islower() else name
+
+
 def several(items, joint: str = "and") -> str:
     """a; a and b; a, b and c."""
     items = list(items)
