@@ -18,7 +18,7 @@ from scaling_jax.errors import InputError
 
 _ORDER = (
     *("prepare", "pretrain", "convert", "finetune", "evaluate", "infer", "study"),
-    *("fit", "predict", "compare", "report"),
+    *("fit", "predict", "compare", "pilot", "recommend", "backtest", "report"),
 )
 _EPILOG = """The way through:
   scaling-jax study --gin_file gin_configs/studies/quickstart.gin --out runs/quickstart

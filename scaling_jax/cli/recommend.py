@@ -1,0 +1,108 @@
+"""Recommends a method at a target, from fits or from any table of results, under limits.
+
+A table is fitted first; fits.json is taken as it is and needs no JAX. With --prior alone: what published
+studies would advise where nothing was measured.
+"""
+
+import argparse
+import json
+
+from scaling_jax.errors import InputError
+
+SUMMARY = "which method to take at a target, how sure, at what cost"
+EXAMPLE = """  scaling-jax recommend fits.json --at 'model_params=1e9,finetune_examples=2e5' \\
+      --costs results.csv --memory_gib 80 --hours 8 --out decision.json
+  scaling-jax recommend --prior --task generation --examples 2000 --memory_gib 40
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what `recommend` takes."""
+    parser.add_argument("source", nargs="?", help="fits.json or its folder, or a table of results")
+    parser.add_argument("--at", metavar="A=1,B=2", help="the target: values of the laws' columns")
+    parser.add_argument("--methods", metavar="A,B", help="choose among these (default: all)")
+    parser.add_argument("--between", default="method", metavar="COLUMN", help="choose along this column")
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--memory_gib", type=float, help="memory of one device")
+    limits.add_argument("--hours", type=float, help="training time, on the device that was measured")
+    limits.add_argument("--checkpoint_mib", type=float, help="what is stored of a tuned model")
+    limits.add_argument("--costs", metavar="TABLE", help="results with cost columns (default: the table)")
+    sure = parser.add_argument_group("how sure")
+    sure.add_argument("--sure", type=float, default=0.8, help="probability that counts as clear")
+    sure.add_argument("--indifferent", type=float, default=0.005, help="relative loss that does not matter")
+    prior = parser.add_argument_group("before anything is measured")
+    prior.add_argument("--prior", action="store_true", help="what published studies would advise")
+    prior.add_argument("--task", help="classification or generation")
+    prior.add_argument("--examples", type=float, help="with --prior alone: how many")
+    parser.add_argument("--out", metavar="FILE", help="write decision.json, or add to one")
+    parser.add_argument("--json", action="store_true", help="print the object instead of text")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Recommends, writes and prints."""
+    from scaling_jax.decisions.limits import Limits
+
+    limits = Limits(arguments.memory_gib, arguments.hours, arguments.checkpoint_mib)
+    if arguments.source is None:
+        return _prior(arguments, limits)
+    return _recommend(arguments, limits)
+
+
+def _prior(arguments, limits) -> int:
+    import dataclasses
+
+    from scaling_jax.cli.predict import parse_at
+    from scaling_jax.decisions.prior import prior_advice
+    from scaling_jax.decisions.recommendation_text import prior_text
+    from scaling_jax.laws.results import plain
+
+    if not arguments.prior or arguments.examples is None:
+        raise InputError("give fits.json or a table of results, or --prior with --examples N")
+    size = parse_at(arguments.at).get("model_params") if arguments.at else None
+    advice = prior_advice(arguments.examples, arguments.task, limits, size)
+    print(json.dumps(plain(dataclasses.asdict(advice)), indent=1) if arguments.json else prior_text(advice))
+    return 0
+
+
+def _recommend(arguments, limits) -> int:
+    from scaling_jax.cli.predict import parse_at
+    from scaling_jax.decisions.recommendation import recommend
+    from scaling_jax.decisions.recommendation_text import full_text
+    from scaling_jax.laws.results import read_fits
+    from scaling_jax.laws.table import read_table
+
+    if not arguments.at:
+        raise InputError("give --at, for example --at 'model_params=1e9,finetune_examples=2e5'")
+    fits = read_fits(arguments.source)
+    found = recommend(
+        fits,
+        parse_at(arguments.at),
+        limits,
+        read_table(arguments.costs) if arguments.costs else None,
+        arguments.between,
+        arguments.sure,
+        arguments.indifferent,
+        task_kind=arguments.task,
+        methods=[name.strip() for name in (arguments.methods or "").split(",") if name.strip()],
+    )
+    written = [_write(arguments.out, found)] if arguments.out else []
+    if arguments.json:
+        print(json.dumps(found.to_json(), indent=1, allow_nan=False))
+        return 0
+    print(full_text(found))
+    for path in written:
+        print(f"wrote {path}")
+    return 0
+
+
+def _write(out: str, found):
+    """decision.json with the recommendation; what else a file there says is kept."""
+    from pathlib import Path
+
+    from scaling_jax.files import read_json, write_json
+
+    path = Path(out)
+    content = read_json(path) if path.exists() else {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a decision.json (an object); write to another file")
+    return write_json(path, content | {"recommendation": found.to_json()})
