@@ -17,7 +17,7 @@ def description(task: TextTask) -> Iterator[str]:
         "get it": task.data.get,
         "splits": task.data.splits,
         "features": features,
-        "prompt": task.data.prompt,
+        "prompt": task.data.prompt.replace("\n", "\\n"),
         "targets": task.data.targets,
         "scores": ", ".join(task.scores),
     }
