@@ -81,7 +81,11 @@ wait_for_pod() {
   local seen='' now
   while now=$(state) && [[ $now != ACTIVE ]]; do
     [[ $now == "$seen" ]] || say "$name is ${now:-not there yet}"
-    case $now in FAILED | SUSPENDED) return 1 ;; esac
+    case $now in
+      FAILED) say "see $(quoted "${queued[@]}" describe "$name" "${place[@]}")" && exit 1 ;;
+      SUSPENDED) return 1 ;;
+      '') [[ -z $seen ]] || return 1 ;;
+    esac
     seen=$now
     sleep "$poll"
   done

@@ -177,6 +177,17 @@ if not (home / "taken").exists():
     assert "attempt 1: pod was taken away (SUSPENDED); asking for it again" in ended.stderr
 
 
+def test_a_pod_that_cannot_be_made_is_not_asked_for_again(stand_ins, checkout, tmp_path):
+    coming(tmp_path, "FAILED")
+    ended = run(stand_ins, checkout, "--", "scaling-jax", "pretrain")
+    assert ended.returncode == 1
+    assert verbs(stand_ins) == ["create"]
+    assert (
+        "tpu_vm.sh: pod is FAILED\ntpu_vm.sh: see gcloud compute tpus queued-resources describe"
+        in ended.stderr
+    )
+
+
 @pytest.mark.parametrize("code, runs", [(143, 2), (255, 2), (2, 1), (7, 1)])
 def test_what_is_started_again_and_what_is_not(stand_ins, checkout, tmp_path, code, runs):
     """A run that saved and a lost connection are; input that cannot be used and a failed run are not."""
