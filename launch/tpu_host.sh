@@ -31,6 +31,7 @@ run() {
   stop
   # shellcheck source=/dev/null
   source .venv/bin/activate
+  export SCALING_JAX_PROCESSES=auto  # JAX asks the TPU's own service who is who
   while [[ $1 != -- ]]; do
     eval "$1"
     shift

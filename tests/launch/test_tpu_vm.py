@@ -141,7 +141,11 @@ def test_a_run_from_asking_to_deleting(stand_ins, checkout, tmp_path):
     ]
     for call in runs:
         assert call["words"] == ["pretrain", "--gin_file", "mine.gin", *NASTY]
-        assert call["environment"] == {"SETUP_ACTIVATED": "yes", "SETUP_A": 'b "c"'}
+        assert call["environment"] == {
+            "SETUP_ACTIVATED": "yes",
+            "SETUP_A": 'b "c"',
+            "SCALING_JAX_PROCESSES": "auto",
+        }
     assert (tmp_path / "host1" / "scaling_jax" / "mine.gin").exists()
     assert not (tmp_path / "host1" / "scaling_jax" / "runs").exists()
 
