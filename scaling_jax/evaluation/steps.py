@@ -6,13 +6,13 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from scaling_jax.models import cache as caches
 from scaling_jax.models.cache import KeysValues
 from scaling_jax.models.cached import CachedModel, cached_model_of, separated
+from scaling_jax.training import mesh as meshes
 from scaling_jax.training.program import Program
 
 
@@ -77,5 +77,5 @@ class Steps:
 def steps_of(program: Program, tuned: Any, base: Any, prompt: Mapping[str, jax.Array]) -> Iterator[Steps]:
     """The model of a program, traced on its mesh."""
     model = cached_model_of(program.model, program.method)
-    with program.mesh, nn.logical_axis_rules(program.layout.rules):
+    with meshes.constrained(program.mesh, program.layout.rules):
         yield Steps(model, separated(program.model, program.method.variables(tuned, base)), prompt)

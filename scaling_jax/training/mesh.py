@@ -5,12 +5,15 @@ One device is the simplest case of the same code. Meshes are (data, fsdp, tensor
 feed-forward and the vocabulary.
 """
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
 import gin
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from scaling_jax.errors import InputError
@@ -49,20 +52,24 @@ class Layout:
         rules = tuple((name, tuple(axes) if isinstance(axes, list) else axes) for name, axes in self.rules)
         object.__setattr__(self, "rules", rules)
 
-    def mesh(self) -> Mesh:
-        """The mesh over all devices.
+    def mesh(self, devices: Sequence[jax.Device] | None = None) -> Mesh:
+        """The mesh over all devices, or over those given: of hardware that is not here.
 
         Raises:
             InputError: the axes do not multiply to the number of devices.
         """
-        count = jax.device_count()
+        devices = jax.devices() if devices is None else devices
+        count = len(devices)
         data = self.data or count // (self.fsdp * self.tensor)
         if data * self.fsdp * self.tensor != count:
             raise InputError(
                 f"Layout data {self.data or 'rest'} x fsdp {self.fsdp} x tensor {self.tensor} "
                 f"does not give the {count} devices here"
             )
-        return jax.make_mesh((data, self.fsdp, self.tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+        # An axis may take a part of one of the hardware's own, as fsdp 64 x tensor 4 does of 16 x 16 chips.
+        shape = (data, self.fsdp, self.tensor)
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
     def parameter_shardings(self, boxed: Any, mesh: Mesh) -> Any:
         """Shardings of a tree of (abstract) parameters boxed with logical axis names.
@@ -73,6 +80,17 @@ class Layout:
         shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, self.rules)
         jax.tree_util.tree_map_with_path(_check_divides, nn.unbox(boxed), shardings)
         return shardings
+
+
+@contextlib.contextmanager
+def constrained(mesh: Mesh, rules: tuple[tuple[str, Any], ...]) -> Iterator[None]:
+    """Inside, while a function is traced, activations are held where the rules put their logical axes.
+
+    Flax looks for the abstract mesh: under the mesh's own context alone its constraints are left out in
+    silence, and XLA may split activations by width, over all rows, as it does where parameters are split.
+    """
+    with mesh, jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(rules):
+        yield
 
 
 def batch_sharding(mesh: Mesh, leading: int) -> NamedSharding:

@@ -39,18 +39,22 @@ class TrainState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What is compiled. `microbatches` splits a batch for gradient accumulation."""
+    """What is compiled. `microbatches` splits a batch for gradient accumulation.
+
+    `devices` None is those at hand; for others, which are not here, steps can be compiled and not run.
+    """
 
     model: ModelConfig
     method: TuningMethod
     optimizer: Optimizer
     layout: Layout
     microbatches: int = 1
+    devices: tuple[jax.Device, ...] | None = None
 
     @functools.cached_property
     def mesh(self) -> Mesh:
-        """The mesh over the devices at hand."""
-        return self.layout.mesh()
+        """The mesh over its devices."""
+        return self.layout.mesh(self.devices)
 
     @functools.cached_property
     def module(self) -> nn.Module:
@@ -100,14 +104,17 @@ class Program:
 
         Args:
             base: shapes and dtypes of the whole base parameters.
-            batches: shapes and dtypes of what `train` takes.
+            batches: shapes and dtypes of what `train` takes, of all processes.
         """
-        state = jax.eval_shape(
-            _fresh_state(self), _abstract_tuned(self), jax.ShapeDtypeStruct((), jnp.uint32)
-        )
-        _, frozen = self.method.start(base, lambda _: None)
+        state = self.abstract_state()
         steps = jax.tree.leaves(batches)[0].shape[0]
-        return _train(self).lower(state, frozen, batches, jax.ShapeDtypeStruct((steps,), jnp.float32))
+        rates = jax.ShapeDtypeStruct((steps,), jnp.float32, sharding=meshes.replicated(self.mesh))
+        return _train(self).lower(state, self.abstract_frozen(base), self.abstract_batches(batches), rates)
+
+    def lower_evaluate(self, base: Any, batches: Any) -> jax.stages.Lowered:
+        """The evaluation of abstract arrays; see `lower_train`."""
+        frozen = self.abstract_frozen(base)
+        return _evaluate(self).lower(self.abstract_tuned(), frozen, self.abstract_batches(batches))
 
     def evaluate(self, tuned: Any, base: Any, batches: Batch) -> tuple[jax.Array, jax.Array]:
         """(sum of nats, sum of weights) of each batch: float32 [batches], from [batches, rows, length]."""
@@ -119,11 +126,24 @@ class Program:
 
     def abstract_tuned(self) -> Any:
         """Shapes and shardings of what is trained, to restore a checkpoint onto."""
-        return jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            _abstract_tuned(self),
-            state_shardings(self).tuned,
+        return _on(_abstract_tuned(self), state_shardings(self).tuned)
+
+    def abstract_state(self) -> TrainState:
+        """Shapes and shardings of what training changes."""
+        state = jax.eval_shape(
+            _fresh_state(self), _abstract_tuned(self), jax.ShapeDtypeStruct((), jnp.uint32)
         )
+        return _on(state, state_shardings(self))
+
+    def abstract_frozen(self, base: Any) -> Any:
+        """Shapes and shardings of what stays frozen of the (abstract) base parameters."""
+        shardings = self.method.start(self.shardings["params"], lambda _: None)[1]
+        return _on(self.method.start(base, lambda _: None)[1], shardings)
+
+    def abstract_batches(self, batches: Any, leading: int = 1) -> Any:
+        """(Abstract) batches with so many axes before the rows, and their shardings."""
+        sharding = meshes.batch_sharding(self.mesh, leading)
+        return _on(batches, jax.tree.map(lambda _: sharding, batches))
 
     def train_memory_bytes(self, name: str = "train") -> int | None:
         """Bytes that the largest training step since `start` needs on one device; None before the first.
@@ -170,6 +190,15 @@ class Program:
 _compile_seconds: dict[Program, float] = {}
 # By program, name and shapes: the steps that the run at hand has called.
 _called_in_run: dict[Program, dict[str, dict[Any, jax.stages.Compiled]]] = {}
+
+
+def _on(tree: Any, shardings: Any) -> Any:
+    """Shapes and dtypes of a tree with these shardings."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        shardings,
+    )
 
 
 def _bytes_needed(analysis: Any) -> int:
@@ -264,7 +293,7 @@ def training_steps(program: Program) -> Callable[..., tuple[TrainState, dict]]:
         return (TrainState(state.step + 1, tuned, optimizer, state.seed), base), metrics
 
     def train(state: TrainState, base: Any, batches: Any, rates: jax.Array) -> tuple[TrainState, dict]:
-        with program.mesh, nn.logical_axis_rules(program.layout.rules):
+        with meshes.constrained(program.mesh, program.layout.rules):
             (state, _), metrics = jax.lax.scan(one_step, (state, base), (batches, rates))
         return state, metrics
 
@@ -275,7 +304,7 @@ def evaluation(program: Program) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """The function (tuned, base, batches) -> sums that `Program.evaluate` compiles."""
 
     def evaluate(tuned: Any, base: Any, batches: Any) -> tuple[jax.Array, jax.Array]:
-        with program.mesh, nn.logical_axis_rules(program.layout.rules):
+        with meshes.constrained(program.mesh, program.layout.rules):
             return jax.lax.map(lambda batch: _loss_sums(program, tuned, base, batch), batches)
 
     return evaluate

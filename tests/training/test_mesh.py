@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from scaling_jax.errors import InputError
+from scaling_jax.models import counts
 from scaling_jax.training import checkpoints
 from scaling_jax.training.mesh import RULES, Layout
 from scaling_jax.training.optimizers import Optimizer
@@ -134,3 +136,26 @@ def test_layouts_that_never_fit():
         Layout(rules=(("batch", ("data", "fsdp")),))
     )
     assert Layout().rules == RULES
+
+
+def test_activations_are_held_by_rows():
+    """Without a constraint XLA may split them by width, all rows on every device."""
+    program = Program(tiny.CONFIG, Full(), Optimizer(), Layout())
+    tokens = jax.ShapeDtypeStruct((1, ROWS, LENGTH), np.int32)
+    batches = {
+        "inputs": tokens,
+        "targets": tokens,
+        "weights": jax.ShapeDtypeStruct(tokens.shape, np.float32),
+    }
+    base = counts.abstract_parameters(tiny.CONFIG)
+    for lowered in (program.lower_train(base, batches), program.lower_evaluate(base, batches)):
+        assert 'sharding_constraint %0 <@mesh, [{"data", "fsdp"}, {}, {}]>' in re.sub(
+            r"%\S+ <", "%0 <", lowered.as_text()
+        )
+
+
+def test_a_mesh_of_given_devices():
+    devices = jax.devices()
+    assert Layout().mesh(devices).devices.shape == (len(devices), 1, 1)
+    with pytest.raises(InputError, match=f"does not give the {2 * len(devices)} devices"):
+        Layout(fsdp=3).mesh(devices * 2)
