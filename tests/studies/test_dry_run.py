@@ -40,6 +40,13 @@ def test_sun2023_needs_neither_data_nor_models(tmp_path):
     assert "evaluation belle: 8 tuned models, judge" in text
 
 
+def test_pu2023_needs_neither_data_nor_models(tmp_path):
+    text = plan(tmp_path, "pu2023")
+    assert "120 finetuning runs" in text and "samsum: not prepared; 640 tokens an example, the most" in text
+    assert "its model is taken to be 'flan_t5_xl' of the gin files" in text and "2,849,757,184" in text
+    assert "ia3_feed_forward of flan_t5_xl on cola" in text
+
+
 def test_isik2024_has_the_mixtures_and_sizes_of_the_paper(tmp_path):
     text = plan(tmp_path, "isik2024")
     assert "pretrain-t5_3b-en50_de50: 131,072,000,000 tokens (50% mono_en, 50% mono_de)" in text
