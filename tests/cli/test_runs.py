@@ -106,6 +106,18 @@ def test_what_cannot_be_tuned_is_refused(base, tmp_path, capsys, changes, messag
     assert message in refused(finetune_arguments(base, tmp_path / "run", **changes), capsys)
 
 
+@pytest.mark.parametrize(
+    ("binding", "message"),
+    [
+        ("lora.targets=('query','keys')", "lora.targets: 'keys' matches no projection; those that exist: "),
+        ("lora.rank=99", "lora.rank = 99 is above the smaller side of "),
+    ],
+)
+def test_a_method_that_does_not_fit_the_model_is_refused(base, tmp_path, capsys, binding, message):
+    assert message in refused([*finetune_arguments(base, tmp_path / "run"), f"--gin.{binding}"], capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_store_of_another_vocabulary_is_refused(base, tmp_path, capsys):
     stores = write_stores(tmp_path / "stores", finetune_vocabulary=VocabularyFile("bytes", 64))
     error = refused(finetune_arguments(base, tmp_path / "run", store=stores["finetune"]), capsys)

@@ -11,13 +11,15 @@ import pytest
 from scaling_jax import files
 from scaling_jax.cli.main import main
 from scaling_jax.errors import InputError
-from scaling_jax.interop import conversion, hugging_face, reading
+from scaling_jax.interop import adapters, conversion, hugging_face, reading
 from scaling_jax.training import checkpoints
 from scaling_jax.training.bases import load_base, load_tuned
 from scaling_jax.training.finetune import FinetuneRun, finetune
 from scaling_jax.training.mesh import Layout
 from scaling_jax.training.split_loss import evaluate_checkpoint
+from scaling_jax.tuning.lora import LoRA
 from tests.interop import cases
+from tests.interop.test_adapters import tuned_tree
 from tests.training import tiny
 
 NAMES = ("t5_gated", "llama_grouped_query")
@@ -158,6 +160,19 @@ def test_bad_input_writes_nothing(room, tmp_path, capsys):
     content = (broken / "model.safetensors").read_bytes()
     (broken / "model.safetensors").write_bytes(content[:-10])
     refused("is truncated", broken, tmp_path / "out")
+    (broken / "model.safetensors").write_bytes(content)
+    settings = files.read_json(broken / "config.json")
+    files.write_json(broken / "config.json", settings | {"model_type": "mamba"})
+    refused("model_type 'mamba'; known are llama, t5", broken, tmp_path / "out")
+    other = {"num_decoder_layers": 1, "num_layers": 4, "d_ff": 48}
+    files.write_json(broken / "config.json", settings | other)
+    for says in ("missing: encoder.block.3.", "; extra: decoder.block.1.", "; misshapen: decoder.block.0."):
+        refused(says, broken, tmp_path / "out")
+    adapters.write_adapter(
+        tmp_path / "adapter", cases.T5, LoRA(rank=2), tuned_tree(cases.T5, LoRA(rank=2)), "base"
+    )
+    base = room / "llama_grouped_query-made"
+    refused("no adapter for this base: extra: ", tmp_path / "adapter", tmp_path / "out", "--base", base)
     refused("is no Hugging Face model", room / "t5_gated-made", tmp_path / "out")
     refused("holds no checkpoint", room / "t5_gated", tmp_path / "out", "--to", "hugging_face")
     refused("already exists and is not an empty folder", room / "t5_gated", room / "t5_gated")
