@@ -7,8 +7,8 @@
 A LLaMA with as many query as key-value heads and a feed-forward of four times the width; AdamW; LoRA on
 all seven projections. Every measurement is a process of its own, in turns: torch as it comes, ours with
 XLA's default flags, ours with the flags that the command line sets. Milliseconds are the median of all
-steps of all rounds. Needs the extra `parity` (torch, transformers, peft), or jax, flax, optax and gin-config
-alone with `--only ours`.
+steps of all rounds, their spread the quartiles. Prints a table in Markdown and a JSON object. Needs the
+extra `parity` (torch, transformers, peft), or jax, flax, optax and gin-config alone with `--only ours`.
 """
 
 import argparse
@@ -23,6 +23,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 VARIANTS = ("torch", "torch_compiled", "default_flags", "shipped_flags")
 METHODS = ("full", "lora")
+LABELS = {
+    "torch": "transformers + peft",
+    "torch_compiled": "the same, torch.compile",
+    "default_flags": "ours, XLA's default flags",
+    "shipped_flags": "ours, the flags we ship",
+}
 
 
 def arguments():
@@ -201,27 +207,54 @@ def main():
     first = next(iter(found.values()))
     if len(sizes) > 1:
         sys.exit(f"the models differ: {sizes} parameters")
-    tokens = given.rows * given.length
+    rows = [row_of(found, method, variant, given.rows * given.length) for method, variant in found]
     print(
-        f"{first['device']}, {sizes.pop():,} parameters, {given.rows} x {given.length} tokens, {given.dtype}"
+        f"{first['device']}, {sizes.pop():,} parameters ({given.layers} layers, d {given.model_dim}), "
+        f"{given.rows} x {given.length} tokens, {given.dtype}, LoRA of rank {given.rank}; {versions(found)}\n"
     )
-    print(f"{'':<24}{'ms a step':>10}{'tokens/s':>12}{'of torch':>10}{'peak GiB':>10}{'trained':>14}")
-    rows = []
-    for (method, variant), one in found.items():
-        seconds = statistics.median(one["seconds"])
-        peer = found.get((method, "torch"))
-        ratio = statistics.median(peer["seconds"]) / seconds if peer else None
-        peak = one["peak_memory_bytes"]
-        print(
-            f"{method + ', ' + variant:<24}{1000 * seconds:>10.1f}{tokens / seconds:>12,.0f}"
-            f"{f'{ratio:.2f}' if ratio else '':>10}{f'{peak / 2**30:.2f}' if peak else '':>10}"
-            f"{one['trained']:>14,}"
-        )
-        rows.append(
-            {"method": method, "variant": variant, "tokens_per_second": tokens / seconds, "of_torch": ratio}
-            | {key: one[key] for key in ("peak_memory_bytes", "trained", "loss", "versions")}
-        )
-    print(json.dumps({"settings": vars(given), "device": first["device"], "rows": rows}))
+    print("\n".join(markdown(rows)), flush=True)
+    print("\n" + json.dumps({"settings": vars(given), "device": first["device"], "rows": rows}))
+
+
+def row_of(found, method, variant, tokens):
+    """What is said of one measurement."""
+    one, peer = found[method, variant], found.get((method, "torch"))
+    low, seconds, high = statistics.quantiles(one["seconds"], n=4)
+    return {
+        "method": method,
+        "variant": variant,
+        "milliseconds": 1000 * seconds,
+        "quartiles": [1000 * low, 1000 * high],
+        "tokens_per_second": tokens / seconds,
+        "of_torch": statistics.median(peer["seconds"]) / seconds if peer else None,
+        **{key: one[key] for key in ("peak_memory_bytes", "trained", "loss", "versions")},
+    }
+
+
+def markdown(rows):
+    """Lines of a table for a docs page; peak memory where the device counts it."""
+    shown = {
+        "method": lambda row: row["method"],
+        "program": lambda row: LABELS[row["variant"]],
+        "ms a step (quartiles)": lambda row: "{:.1f} ({:.1f}, {:.1f})".format(
+            row["milliseconds"], *row["quartiles"]
+        ),
+        "tokens/s": lambda row: f"{row['tokens_per_second']:,.0f}",
+        "of torch's": lambda row: f"{row['of_torch']:.2f}" if row["of_torch"] else "",
+        "trained": lambda row: f"{row['trained']:,}",
+    }
+    if any(row["peak_memory_bytes"] for row in rows):
+        shown["peak GiB"] = lambda row: f"{(row['peak_memory_bytes'] or 0) / 2**30:.2f}"
+    yield "| " + " | ".join(shown) + " |"
+    yield "|---" * len(shown) + "|"
+    for row in rows:
+        yield "| " + " | ".join(cell(row) for cell in shown.values()) + " |"
+
+
+def versions(found):
+    """All libraries that took part, with their versions."""
+    known = {name: text for one in found.values() for name, text in one["versions"].items()}
+    return ", ".join(f"{name} {text}" for name, text in known.items())
 
 
 if __name__ == "__main__":
