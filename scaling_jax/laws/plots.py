@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from scaling_jax.files import write_bytes
-from scaling_jax.laws import expressions
 from scaling_jax.laws.results import Fit
 from scaling_jax.laws.table import Table
 
@@ -25,8 +24,8 @@ def draw_fit(fit: Fit, rows: Table):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    judged = expressions.column_names(fit.hold_out) if fit.hold_out else ()
-    rows = rows.drop_missing([*(fit.columns[role] for role in (*fit.form.role_names, "y")), *judged])
+    used = [fit.columns[role] for role in (*fit.form.role_names, "y")]
+    rows = rows.drop_missing(used).drop_undecided(fit.hold_out or None)
     shown = rows.rows(_sample(len(rows)))
     along, others = fit.form.role_names[-1], fit.form.role_names[:-1]
     sizes = {role: shown.positive(fit.columns[role]) for role in fit.form.role_names}

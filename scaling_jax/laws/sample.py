@@ -80,8 +80,7 @@ def sample_rows(
     """
     group = dict(group or {})
     used = [*(columns[role] for role in law.role_names), loss_column, *([weights] if weights else [])]
-    judged = [*expressions.column_names(hold_out)] if hold_out else []
-    rows = rows.drop_missing([*used, *(column for column in judged if column not in used)])
+    rows = rows.drop_missing(used).drop_undecided(hold_out)
     if not len(rows):
         inside = f" in the group {describe(group)}" if group else ""
         raise InputError(f"{rows.source}: no row{inside} has a value in each of {', '.join(used)}")

@@ -161,6 +161,17 @@ class Table:
             table = table.lose(table._missing(column), f"no value in column {column!r}")
         return table
 
+    def drop_undecided(self, condition: str | None) -> "Table":
+        """Moves the rows of which an expression says nothing, since a value was not measured, to `lost`.
+
+        Where another part of the expression decides (`method == "lora" and rank == 16` of full tuning,
+        which has no rank), nothing is missing. None keeps all.
+        """
+        if condition is None:
+            return self
+        undecided = self._truth(condition) == expressions.UNKNOWN
+        return self.lose(undecided, f"no value for {' '.join(condition.split())!r}")
+
     def derive(self, assignment: str) -> "Table":
         """Adds a column: "name = expression" of numbers.
 

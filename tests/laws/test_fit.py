@@ -307,3 +307,10 @@ def test_a_law_outside_the_package(tmp_path):
         find_law(f"{path}:mime")
     with pytest.raises(InputError, match="no such file"):
         find_law("nowhere.py:mine")
+
+
+def test_a_hold_out_that_names_a_column_empty_for_another_method_costs_it_no_row():
+    table = study_rows(method=["full"] * 30, rank=[""] * 30)
+    fits = quick(table, hold_out='model_params > 1e10 or (method == "lora" and rank == 16)')
+    assert fits[0].rows == quick(table, hold_out="model_params > 1e10")[0].rows
+    assert fits[0].rows["dropped"] == 0

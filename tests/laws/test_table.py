@@ -418,3 +418,13 @@ def test_a_million_rows(tmp_path):
     parts = chosen.groups(("task", "n"))
     assert sum(len(part) for _, part in parts) == len(chosen) > 300_000
     assert time.process_time() - begin < 6
+
+
+def test_rows_that_a_condition_decides_without_the_missing_value_are_kept():
+    table = table_of("t", {"method": ["full", "full", "lora", "lora"], "rank": ["", "", 4, 16]})
+    guarded = 'method == "lora" and rank == 16'
+    assert len(table.drop_undecided(guarded)) == len(table.drop_undecided(None)) == 4
+    assert list(table.matches(guarded)) == [False, False, False, True]
+    plain = table.drop_undecided("rank == 16")
+    assert list(plain.text("method")) == ["lora", "lora"]
+    assert plain.dropped == {"no value for 'rank == 16'": 2}
