@@ -4,7 +4,7 @@
 
 Table 4 (fitted parameters, with intervals, and what follows from their draws), Table 6 (held-out error of
 the multiplicative and the additive law), Table 5 (critical sizes by model, beside where the runs themselves
-cross) and Table 7 (correlation of loss and score, where runs were scored). `docs/finetuning_laws.md` shows them.
+cross) and Table 7 (correlation of loss and score, where runs were scored), as on docs/finetuning_laws.md.
 """
 
 import argparse
