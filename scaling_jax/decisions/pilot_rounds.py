@@ -1,0 +1,162 @@
+"""A pilot in rounds: what is run next, which methods are out, and when there is nothing left to do.
+
+The first round places runs by what is believed of any law; each later one by what the runs so far have
+shown. A method whose chance of being the best at the target has fallen below `UNLIKELY` gets no more runs.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from scaling_jax.decisions.beliefs import Belief, Noise, Rows, chances, updated_all
+from scaling_jax.decisions.pilot_design import HUBER, BudgetTooSmall, Candidates, Design, Problem, design
+
+# Shares of the budget that may be spent at the end of each round; what stops early leaves something for more.
+ROUNDS = (0.35, 0.7, 1.0, 1.0, 1.0)
+UNLIKELY = 0.02
+# A further round is not made for less than this share of the budget.
+_WORTH_A_ROUND = 0.05
+
+
+@dataclass(frozen=True)
+class State:
+    """What a pilot has come to.
+
+    Attributes:
+        candidates: method -> the runs it may make.
+        priors: method -> what was believed of its law before any run.
+        target: role -> size at which losses are wanted.
+        rows: method -> finished runs.
+        made: method -> (cells,), how often each cell has been tried.
+        dropped: method -> why it gets no more runs.
+        noise: guess of a run's.
+        fixed_seconds: method -> what its first run costs in addition.
+        spent, budget: seconds of device time.
+        precision: relative width of an interval that needs no more runs, once one method is left.
+        number: of the round to come, from 1.
+    """
+
+    candidates: Mapping[str, Candidates]
+    priors: Mapping[str, Belief]
+    target: Mapping[str, float]
+    rows: Mapping[str, Rows]
+    made: Mapping[str, np.ndarray]
+    noise: Noise
+    fixed_seconds: Mapping[str, float]
+    budget: float
+    spent: float = 0.0
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    precision: float = 0.02
+    number: int = 1
+
+
+@dataclass(frozen=True)
+class Round:
+    """What comes next.
+
+    Attributes:
+        number: from 1.
+        design: how often each cell is to have been run; None where the pilot has ended.
+        chances: method -> probability of being the best at the target, as far as is known.
+        dropped: method -> why it gets no more runs, those of earlier rounds among them.
+        ended: why there is no further round; "" where there is one.
+        noise: relative noise of a run in the middle of the sizes, as far as is known.
+    """
+
+    number: int
+    design: Design | None
+    chances: Mapping[str, float]
+    dropped: Mapping[str, str]
+    ended: str
+    noise: float
+
+
+def next_round(state: State) -> Round:
+    """Plans the next round.
+
+    Raises:
+        BudgetTooSmall: the budget does not pay for the least pilot (first round only).
+    """
+    beliefs, noise = updated_all(state.priors, state.rows, state.noise)
+    sure = chances(beliefs, state.target)
+    dropped = dict(state.dropped)
+    if state.number > 1:
+        for method, chance in sure.items():
+            if method not in dropped and chance < UNLIKELY and method != max(sure, key=sure.get):
+                dropped[method] = (
+                    f"chance of being the best at the target {chance:.1%} after round {state.number - 1}"
+                )
+    # Later runs may show that one was dropped too soon.
+    dropped.pop(max(sure, key=sure.get), None)
+    left = [method for method in state.candidates if method not in dropped]
+
+    def ended(why: str) -> Round:
+        return Round(state.number, None, sure, dropped, why, noise.size)
+
+    if len(left) == 1 and len(state.candidates) > 1:
+        width = relative_width(beliefs[left[0]], state)
+        if width <= state.precision:
+            return ended(f"{left[0]} alone is left, and its loss is known to {width:.1%}")
+    if state.number > len(ROUNDS):
+        return ended(f"{len(ROUNDS)} rounds were made")
+    if state.budget - state.spent < _WORTH_A_ROUND * state.budget:
+        return ended("the budget is spent")
+    problem = Problem(
+        {method: state.candidates[method] for method in left},
+        {method: beliefs[method] for method in left},
+        state.target,
+        noise,
+        {method: max(sure[method], UNLIKELY) for method in left},
+        {method: state.made[method] for method in left},
+        {method: state.fixed_seconds[method] for method in left},
+        seed=state.number,
+    )
+    planned = _planned(problem, state)
+    if not any((planned.counts[method] > state.made[method]).any() for method in left):
+        return ended("no further run fits in what is left of the budget")
+    return Round(state.number, planned, sure, dropped, "", noise.size)
+
+
+def _planned(problem: Problem, state: State) -> Design:
+    allowed = ROUNDS[state.number - 1] * state.budget - state.spent
+    try:
+        return design(problem, allowed)
+    except BudgetTooSmall:
+        # The least pilot may take more than a first round should.
+        return design(problem, state.budget - state.spent)
+
+
+def whole(state: State) -> Design:
+    """The design of all of the budget at once, as it looks before any run; for a plan.
+
+    Raises:
+        BudgetTooSmall: the budget does not pay for the least pilot.
+    """
+    share = 1 / len(state.candidates)
+    weights = dict.fromkeys(state.candidates, share)
+    problem = Problem(
+        state.candidates,
+        state.priors,
+        state.target,
+        state.noise,
+        weights,
+        state.made,
+        state.fixed_seconds,
+        seed=state.number,
+    )
+    return design(problem, state.budget - state.spent)
+
+
+def relative_width(belief: Belief, state: State) -> float:
+    """Width of the 90% interval at the target over the loss, roughly as a fit of these runs will show it."""
+    place = {role: np.array([value]) for role, value in state.target.items()}
+    logs = belief.log_loss(belief.draws(2000, 0), place)[:, 0]
+    low, high = np.percentile(logs, [5, 95])
+    return float(HUBER * (high - low))
+
+
+def after(state: State, done: Round, **changed) -> State:
+    """The state once a round was made."""
+    return dataclasses.replace(state, number=done.number + 1, dropped=done.dropped, **changed)
