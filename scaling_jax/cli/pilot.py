@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Makes the pilot, or prints its plan."""
     request = _request(arguments)
-    from scaling_jax.cli import pilot_run, pilot_text
+    from scaling_jax.cli import pilot_outcome, pilot_run, pilot_text
 
     def say(line: str) -> None:
         print(line, flush=True)
@@ -105,7 +105,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     made, record = pilot_run.begun(made, record)
     pilot_run.run_rounds(made, record, say)
-    for line in pilot_text.outcome(made, record):
+    found = pilot_outcome.concluded(made, record)
+    for line in pilot_outcome.outcome_lines(made, record, found):
         say(line)
     return 0
 

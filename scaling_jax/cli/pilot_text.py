@@ -1,4 +1,4 @@
-"""What `scaling-jax pilot` prints: its plan, and what came out."""
+"""The plan of a pilot, for a terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -84,8 +84,3 @@ def _grid(made: Ready, state: pilot_rounds.State, planned) -> list[tuple[str, ..
             table.append((f"{size:,}", *cells))
     table[0] = (table[0][0], *(f"{name} (seeds)" for name in table[0][1:]))
     return table
-
-
-def outcome(made: Ready, record: Mapping[str, Any]) -> list[str]:
-    """What came out."""
-    return [f"chances: {record}"]
