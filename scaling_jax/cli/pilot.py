@@ -91,22 +91,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Makes the pilot, or prints its plan."""
     request = _request(arguments)
-    from scaling_jax.cli import pilot_outcome, pilot_run, pilot_text
+    from scaling_jax.cli.piloting import outcome, plan, rounds
 
     def say(line: str) -> None:
         print(line, flush=True)
 
-    pilot_run.check_size(request)
-    record = pilot_run.claim(request)
-    made = pilot_run.ready(request, say)
+    rounds.check_size(request)
+    record = rounds.claim(request)
+    made = rounds.ready(request, say)
     if arguments.dry_run:
-        for line in pilot_text.plan(made, record):
+        for line in plan.plan_lines(made, record):
             say(line)
         return 0
-    made, record = pilot_run.begun(made, record)
-    pilot_run.run_rounds(made, record, say)
-    found = pilot_outcome.concluded(made, record)
-    for line in pilot_outcome.outcome_lines(made, record, found):
+    made, record = rounds.begun(made, record)
+    rounds.run_rounds(made, record, say)
+    found = outcome.concluded(made, record)
+    for line in outcome.outcome_lines(made, record, found):
         say(line)
     return 0
 
@@ -136,7 +136,7 @@ def _request(arguments: argparse.Namespace):
     for path in text:
         if not path.is_file():
             raise InputError(f"--pretrain: no file {path}")
-    from scaling_jax.cli import pilot_run
+    from scaling_jax.cli.piloting import rounds
     from scaling_jax.studies.pilot_inputs import Examples, Pretraining, find_model
 
     examples = Examples(
@@ -150,7 +150,7 @@ def _request(arguments: argparse.Namespace):
     )
     out = Path(arguments.out)
     models = tuple(find_model(given, out) for given in family)
-    return pilot_run.Request(
+    return rounds.Request(
         models=models,
         examples=examples,
         counted=examples.counted(),

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from scaling_jax.cli.pilot_run import SIZE, Ready, clock, explained, state_of, workers_text
+from scaling_jax.cli.piloting.rounds import SIZE, Ready, clock, explained, state_of, workers_text
 from scaling_jax.cli.predict import aligned
 from scaling_jax.decisions import pilot_rounds
 from scaling_jax.decisions.pilot_design import BudgetTooSmall
 
 
-def plan(made: Ready, record: Mapping[str, Any]) -> list[str]:
+def plan_lines(made: Ready, record: Mapping[str, Any]) -> list[str]:
     """The plan: costs, the runs of the whole budget, and what intervals they are expected to give."""
     state = state_of(made, record)
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling_jax import configuration, files
-from scaling_jax.cli.pilot_run import SIZE, Ready, clock, parse, results
+from scaling_jax.cli.piloting.rounds import SIZE, Ready, clock, parse, results
 from scaling_jax.decisions.pilot_fits import fit_pilot
 from scaling_jax.decisions.recommendation import Recommendation, recommend
 from scaling_jax.decisions.recommendation_text import full_text, sentence
