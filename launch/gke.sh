@@ -3,8 +3,8 @@
 # independent workloads.
 #
 #   launch/gke.sh --cluster lab --name base --device v5litepod-256 --image us-docker.pkg.dev/me/lab/scaling_jax:tpu \
-#       --storage shared -- scaling-jax pretrain --gin_file gin_configs/runs/pretrain.gin --out /shared/runs/base \
-#       --gin.MODEL=decoder_1b --gin.STORE=/shared/stores/en_de --gin.TOKENS=84000000000
+#       --storage shared -- scaling-jax pretrain --gin_file gin_configs/runs/pretrain_1b.gin --out /shared/runs/base \
+#       --gin.STORE="{'mono_en': '/shared/stores/en_de/mono_en', 'mono_de': '/shared/stores/en_de/mono_de'}"
 #
 #   --cluster NAME    a cluster that xpk knows (xpk cluster create, or xpk cluster adapt)
 #   --name NAME       of the workload; with --shards NAME-0, NAME-1, ...

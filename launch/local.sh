@@ -2,8 +2,8 @@
 # Runs a command on this machine: as one run of several processes, or as the parts of a study side by side.
 #
 #   launch/local.sh --processes 2 -- scaling-jax pretrain --gin_file gin_configs/runs/pretrain.gin --out runs/base \
-#       --gin.MODEL=ladder_60k --gin.STORE=stores/lab/pretrain --gin.TOKENS=819200
-#   launch/local.sh --shards 8 -- scaling-jax study --gin_file gin_configs/studies/zhang2024_en_de.gin --out runs/zhang
+#       --gin.MODEL=ladder_60k --gin.STORE=stores/lab/pretrain --gin.TOKENS='(819200,)'
+#   launch/local.sh --shards 8 -- scaling-jax study --gin_file gin_configs/studies/peft_benchmark.gin --out runs/peft
 #
 # One process that uses all GPUs of the machine needs no launcher: run scaling-jax itself.
 #

@@ -2,13 +2,14 @@
 # Submits a command to Slurm: one run over several nodes, or a study as an array of independent parts.
 #
 #   launch/slurm.sh --nodes 4 --gpus_per_node 8 --cpus_per_process 8 --time 24:00:00 -- \
-#       scaling-jax pretrain --gin_file gin_configs/runs/pretrain.gin --out /shared/runs/base \
-#       --gin.MODEL=decoder_1b --gin.STORE=/shared/stores/en_de --gin.TOKENS=84000000000
-#   launch/slurm.sh --shards 16 --gpus_per_node 1 --time 12:00:00 -- \
-#       scaling-jax study --gin_file gin_configs/studies/zhang2024_en_de.gin --out /shared/runs/zhang
+#       scaling-jax pretrain --gin_file gin_configs/runs/pretrain_1b.gin --out /shared/runs/base \
+#       --gin.STORE="{'mono_en': '/shared/stores/en_de/mono_en', 'mono_de': '/shared/stores/en_de/mono_de'}"
+#   launch/slurm.sh --shards 16 --gpus_per_node 8 --cpus_per_process 32 --time 12:00:00 -- \
+#       scaling-jax study --gin_file gin_configs/studies/zhang2024_en_de.gin --out /shared/runs/zhang --gin.DEVICES=8
 #
 #   --nodes N             nodes of one run (default 1)
-#   --gpus_per_node N     GPUs of each; every GPU gets a process of its own (default 0: one process a node, on CPUs)
+#   --gpus_per_node N     GPUs of each (default 0: on CPUs)
+#   --processes_per_node N  default: one for every GPU; one for all of them in a study
 #   --cpus_per_process N  CPU cores for each process (default: what the site gives, often one)
 #   --shards N            an array of N jobs, the i-th makes part i of the study
 #   --time HH:MM:SS       limit of one job (default: the site's)
@@ -27,9 +28,10 @@ set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-takes='nodes gpus_per_node cpus_per_process shards time grace name partition account' lists='sbatch setup' switches=''
-nodes=1 gpus_per_node=0 cpus_per_process='' shards='' time='' grace=300 name=scaling_jax partition='' account=''
-sbatch=() setup=()
+takes='nodes gpus_per_node processes_per_node cpus_per_process shards time grace name partition account'
+lists='sbatch setup' switches=''
+nodes=1 gpus_per_node=0 processes_per_node='' cpus_per_process='' shards='' time='' grace=300 name=scaling_jax
+partition='' account='' sbatch=() setup=()
 parse_options "$@"
 check_command here
 check_shards
@@ -37,19 +39,27 @@ check_number nodes
 check_number gpus_per_node 0
 check_number grace 0
 [[ -z $cpus_per_process ]] || check_number cpus_per_process
+if [[ -z $processes_per_node ]]; then
+  processes_per_node=1
+  [[ -n $shards ]] || ((gpus_per_node == 0)) || processes_per_node=$gpus_per_node
+fi
+check_number processes_per_node
 for word in "$name" "$time" "$partition" "$account" ${sbatch[@]+"${sbatch[@]}"}; do
   [[ $word != *[[:space:]]* ]] || fail "$(quoted "$word"): a line #SBATCH has no room for spaces"
 done
 
 job_script() {
-  local log="$name-%j.log" words=()
-  [[ -z $shards ]] || log="$name-%A_%a.log"
+  local log="$name-%j.log" job="\$SLURM_JOB_ID" words=()
+  if [[ -n $shards ]]; then
+    log="$name-%A_%a.log"
+    job="\${SLURM_ARRAY_JOB_ID}_\$SLURM_ARRAY_TASK_ID"  # the id of one of its jobs is that of the whole array
+  fi
   echo '#!/bin/bash'
   echo "#SBATCH --job-name=$name"
   echo "#SBATCH --output=$log"
   echo '#SBATCH --open-mode=append'
   echo "#SBATCH --nodes=$nodes"
-  echo "#SBATCH --ntasks-per-node=$((gpus_per_node ? gpus_per_node : 1))"
+  echo "#SBATCH --ntasks-per-node=$processes_per_node"
   ((gpus_per_node == 0)) || echo "#SBATCH --gpus-per-node=$gpus_per_node"
   [[ -z $cpus_per_process ]] || echo "#SBATCH --cpus-per-task=$cpus_per_process"
   [[ -z $time ]] || echo "#SBATCH --time=$time"
@@ -72,14 +82,14 @@ job_script() {
   echo "trap 'cancelled=1' TERM"
   printf '%s' "$(quoted "${words[@]}")"
   [[ -z $shards ]] || printf ' --shard "%s/%d"' "\$SLURM_ARRAY_TASK_ID" "$shards"
-  cat <<'END'
+  cat <<END
 
-code=$?
+code=\$?
 # 143: SIGTERM came and the state was saved. Slurm itself queues a preempted job again, and never a cancelled one.
-if [ "$code" -eq 143 ] && [ -z "$cancelled" ]; then
-  scontrol requeue "$SLURM_JOB_ID"
+if [ "\$code" -eq 143 ] && [ -z "\$cancelled" ]; then
+  scontrol requeue "$job"
 fi
-exit "$code"
+exit "\$code"
 END
 }
 

@@ -4,8 +4,8 @@
 #
 #   launch/tpu_vm.sh --name pod --zone us-east5-b --type v6e-16 --spot \
 #       --setup 'sudo mkdir -p /shared && sudo mount -o nolock 10.0.0.2:/share /shared' -- \
-#       scaling-jax pretrain --gin_file gin_configs/runs/pretrain.gin --out /shared/runs/base \
-#       --gin.MODEL=decoder_1b --gin.STORE=/shared/stores/en_de --gin.TOKENS=84000000000
+#       scaling-jax pretrain --gin_file gin_configs/runs/pretrain_1b.gin --out /shared/runs/base \
+#       --gin.STORE="{'mono_en': '/shared/stores/en_de/mono_en', 'mono_de': '/shared/stores/en_de/mono_de'}"
 #
 #   --name NAME      of the queued resource and its TPU; one that is there is used
 #   --zone ZONE      where

@@ -39,17 +39,34 @@ def submitted(stand_ins: StandIns, *words: str) -> list[dict[str, str]]:
     return [dict(word.removeprefix("--").split("=", 1) for word in call["words"][2:]) for call in calls]
 
 
+# What xpk 1.16 makes of a command: a block of YAML, in which bash passes SIGTERM to what it has started.
+CONTAINER = """
+command:
+- bash
+- -c
+- |
+  _sigterm() (kill -SIGTERM $! 2>/dev/null;);
+  trap _sigterm SIGTERM;
+  (%s) & PID=$!;
+  while kill -0 $PID 2>/dev/null;
+      do sleep 0.1;
+  done;
+  wait $PID;
+  exit $?
+"""
+
+
+def container(command: str) -> list[str]:
+    """The words of a workload's container, after YAML and Kubernetes have read them."""
+    text = yaml.safe_load(CONTAINER.replace("%s", command))["command"][2]
+    text = re.sub(r"\$\$|\$\((\w+)\)", lambda found: "expanded" if found[1] else "$", text)
+    return ["bash", "-c", text.replace(POD_SCRIPT, str(ROOT / "launch" / "gke_pod.sh"))]
+
+
 def played(stand_ins: StandIns, command: str, **environment: str) -> subprocess.CompletedProcess:
-    """Runs a workload's command as the container does, after YAML and Kubernetes have read it."""
-    block = yaml.safe_load(f"command:\n- bash\n- -c\n- |\n  echo;\n  ({command}) & PID=$!;\n  wait $PID;\n")
-    text = re.sub(r"\$\$|\$\((\w+)\)", lambda found: "expanded" if found[1] else "$", block["command"][2])
-    return subprocess.run(
-        ["bash", "-c", text.replace(POD_SCRIPT, str(ROOT / "launch" / "gke_pod.sh"))],
-        env=stand_ins.environment(**environment),
-        text=True,
-        capture_output=True,
-        timeout=60,
-    )
+    """Runs a workload's container to its end."""
+    variables = stand_ins.environment(**environment)
+    return subprocess.run(container(command), env=variables, text=True, capture_output=True, timeout=60)
 
 
 def test_the_options_of_a_run(stand_ins):
@@ -120,6 +137,20 @@ def test_the_exit_code_of_the_run_is_that_of_the_container(stand_ins, code):
     stand_ins.add("scaling-jax", f"sys.exit({code})")
     [options] = submitted(stand_ins, *BASE, "--", "scaling-jax", "pretrain")
     assert played(stand_ins, options["command"]).returncode == code
+
+
+def test_the_end_of_a_pod_reaches_the_run(stand_ins):
+    caught = "def caught(*_):\n    print('caught', flush=True)\n    sys.exit(143)\n"
+    run = "import signal, time\n" + caught + "signal.signal(signal.SIGTERM, caught)\n"
+    stand_ins.add("scaling-jax", run + "print('begun', flush=True)\ntime.sleep(60)")
+    [options] = submitted(stand_ins, *BASE, "--", "scaling-jax", "pretrain")
+    pod = subprocess.Popen(
+        container(options["command"]), env=stand_ins.environment(), stdout=subprocess.PIPE, text=True
+    )
+    assert pod.stdout.readline() == "begun\n"
+    pod.terminate()
+    stdout, _ = pod.communicate(timeout=50)
+    assert (pod.returncode, stdout) == (143, "caught\n")
 
 
 def test_a_study_is_a_set_of_workloads(stand_ins):

@@ -126,6 +126,14 @@ def test_only_a_run_that_saved_is_queued_again(stand_ins, code, queued_again):
     assert [call["words"] for call in stand_ins.calls("scontrol")] == [["requeue", "7"]] * queued_again
 
 
+def test_of_an_array_only_the_job_itself_is_queued_again(stand_ins):
+    """One job of an array has the array's own id as SLURM_JOB_ID, which would queue all of them."""
+    stand_ins.add("scaling-jax", "sys.exit(143)")
+    script = submitted(stand_ins, "--shards", "2", "--", "scaling-jax", "study")
+    assert played(stand_ins, script, SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID="1") == 143
+    assert [call["words"] for call in stand_ins.calls("scontrol")] == [["requeue", "7_1"]]
+
+
 def test_a_cancelled_job_is_not_queued_again(stand_ins):
     """Cancelled, the script itself gets SIGTERM too; near the time limit only the processes of the run do."""
     stand_ins.add("scaling-jax", "import signal\nos.kill(os.getppid(), signal.SIGTERM)\nsys.exit(143)")
