@@ -7,7 +7,7 @@
 #       --gin.STORE="{'mono_en': '/shared/stores/en_de/mono_en', 'mono_de': '/shared/stores/en_de/mono_de'}"
 #
 #   --cluster NAME    a cluster that xpk knows (xpk cluster create, or xpk cluster adapt)
-#   --name NAME       of the workload; with --shards NAME-0, NAME-1, ...
+#   --name NAME       of the workload; with --shards NAME-1, NAME-2, ...
 #   --device TYPE     xpk's --device-type: v5litepod-256, v5p-128, v6e-256, h100-80gb-8, ...
 #   --image IMAGE     made with the Dockerfile of this checkout, and pushed
 #   --base_image IMAGE  instead: the same, to which xpk adds this folder (your own gin files) as /app
@@ -85,5 +85,5 @@ submit() {
 if [[ -z $shards ]]; then
   submit "$name"
 else
-  for ((i = 0; i < shards; i++)); do submit "$name-$i" --shard "$i/$shards"; done
+  for ((i = 1; i <= shards; i++)); do submit "$name-$i" --shard "$i/$shards"; done
 fi

@@ -75,7 +75,7 @@ words_of() {
   fi
   [[ -z $cpu_devices ]] || words+=("JAX_PLATFORMS=cpu" "JAX_NUM_CPU_DEVICES=$cpu_devices")
   words+=("${command[@]}")
-  [[ -z $shards ]] || words+=(--shard "$1/$count")
+  [[ -z $shards ]] || words+=(--shard "$(($1 + 1))/$count")
 }
 
 if [[ -n $dry_run ]]; then

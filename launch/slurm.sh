@@ -44,6 +44,7 @@ if [[ -z $processes_per_node ]]; then
   [[ -n $shards ]] || ((gpus_per_node == 0)) || processes_per_node=$gpus_per_node
 fi
 check_number processes_per_node
+[[ -z $shards ]] || ((processes_per_node == 1)) || fail "--processes_per_node $processes_per_node: 1 in a study's parts"
 for word in "$name" "$time" "$partition" "$account" ${sbatch[@]+"${sbatch[@]}"}; do
   [[ $word != *[[:space:]]* ]] || fail "$(quoted "$word"): a line #SBATCH has no room for spaces"
 done
@@ -65,7 +66,7 @@ job_script() {
   [[ -z $time ]] || echo "#SBATCH --time=$time"
   [[ -z $partition ]] || echo "#SBATCH --partition=$partition"
   [[ -z $account ]] || echo "#SBATCH --account=$account"
-  [[ -z $shards ]] || echo "#SBATCH --array=0-$((shards - 1))"
+  [[ -z $shards ]] || echo "#SBATCH --array=1-$shards"
   # SIGTERM goes to the processes of the run, not to this script, some time before the limit.
   echo "#SBATCH --requeue"
   echo "#SBATCH --signal=TERM@$grace"
@@ -77,6 +78,15 @@ job_script() {
   # since Slurm 22.05 srun no longer takes the cores a process from sbatch.
   words=(srun --kill-on-bad-exit=0 "--wait=$grace")
   [[ -z $cpus_per_process ]] || words+=("--cpus-per-task=$cpus_per_process")
+  if [[ -n $shards ]] && ((nodes > 1)); then
+    # Jobs of an array are each on their own: that these nodes belong together has to be said.
+    cat <<'END'
+host=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+export SCALING_JAX_COORDINATOR=$host:$((61440 + SLURM_JOB_ID % 4096))
+END
+    # shellcheck disable=SC2016
+    words+=(bash -c 'SCALING_JAX_PROCESSES=$SLURM_NTASKS SCALING_JAX_PROCESS=$SLURM_PROCID exec "$@"' part)
+  fi
   words+=("${command[@]}")
   echo "cancelled=''"
   echo "trap 'cancelled=1' TERM"

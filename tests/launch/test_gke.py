@@ -158,7 +158,7 @@ def test_a_study_is_a_set_of_workloads(stand_ins):
         stand_ins, *BASE, "--shards", "3", "--", "scaling-jax", "study", "--out", "/shared/zhang"
     )
     assert [(each["workload"], each["command"].partition(" -- ")[2]) for each in options] == [
-        (f"base-{part}", f"scaling-jax study --out /shared/zhang --shard {part}/3") for part in range(3)
+        (f"base-{part}", f"scaling-jax study --out /shared/zhang --shard {part}/3") for part in (1, 2, 3)
     ]
 
 
@@ -167,7 +167,7 @@ def test_what_a_dry_run_prints_can_be_pasted(stand_ins):
     shown = launch("gke", "--dry_run", *words, stand_ins=stand_ins)
     assert shown.returncode == 0 and not stand_ins.calls("xpk")
     assert shown.stdout.startswith(
-        "xpk workload create --workload=base-0 --cluster=lab --device-type=v5litepod-256 "
+        "xpk workload create --workload=base-1 --cluster=lab --device-type=v5litepod-256 "
     )
     subprocess.run(["bash", "-c", shown.stdout], env=stand_ins.environment(), check=True)
     pasted = [json.dumps(call["words"]) for call in stand_ins.calls("xpk")]

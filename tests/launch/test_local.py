@@ -172,13 +172,13 @@ def test_shards_are_runs_of_their_own(stand_ins):
     assert launch("local", *words, stand_ins=stand_ins).returncode == 0
     calls = sorted(stand_ins.calls("scaling-jax"), key=lambda call: call["words"])
     assert [call["words"] for call in calls] == [
-        ["study", "quick", *NASTY, "--shard", f"{part}/3"] for part in range(3)
+        ["study", "quick", *NASTY, "--shard", f"{part}/3"] for part in (1, 2, 3)
     ]
     assert [call["environment"] for call in calls] == [{}] * 3
 
 
 def test_a_shard_that_fails_ends_no_other(stand_ins):
-    stand_ins.add("scaling-jax", "import time\nif sys.argv[-1] == '0/2': sys.exit(9)\ntime.sleep(0.5)")
+    stand_ins.add("scaling-jax", "import time\nif sys.argv[-1] == '1/2': sys.exit(9)\ntime.sleep(0.5)")
     ended = launch("local", "--shards", "2", "--", "scaling-jax", "study", stand_ins=stand_ins)
     assert ended.returncode == 9
     assert "process 0 ended with exit code 9" in ended.stderr and "process 1" not in ended.stderr

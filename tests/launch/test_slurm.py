@@ -110,7 +110,7 @@ def test_every_word_arrives(stand_ins):
 
 def test_a_study_is_an_array(stand_ins):
     script = submitted(stand_ins, "--shards", "16", "--", "scaling-jax", "study", "--out", "/shared/a b")
-    assert "#SBATCH --array=0-15\n" in script and "#SBATCH --output=scaling_jax-%A_%a.log\n" in script
+    assert "#SBATCH --array=1-16\n" in script and "#SBATCH --output=scaling_jax-%A_%a.log\n" in script
     assert played(stand_ins, script, SLURM_ARRAY_TASK_ID="3") == 0
     [call] = stand_ins.calls("scaling-jax")
     assert call["words"] == ["study", "--out", "/shared/a b", "--shard", "3/16"]
@@ -147,12 +147,13 @@ def test_a_cancelled_job_is_not_queued_again(stand_ins):
     [
         (["--nodes", "0"], "--nodes 0: a whole number from 1 is needed"),
         (["--gpus_per_node", "8x"], "--gpus_per_node 8x: a whole number from 0 is needed"),
+        (["--shards", "2", "--processes_per_node", "8"], "--processes_per_node 8: 1 in a study's parts"),
         (["--name", "my run"], "'my run': a line #SBATCH has no room for spaces"),
         (["--sbatch", "--comment=a b"], "'--comment=a b': a line #SBATCH has no room for spaces"),
     ],
 )
 def test_bad_options_submit_nothing(stand_ins, words, message):
-    ended = launch("slurm", *words, "--", "scaling-jax", "pretrain", stand_ins=stand_ins)
+    ended = launch("slurm", *words, "--", "scaling-jax", "study", stand_ins=stand_ins)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == f"slurm.sh: error: {message}\n"
     assert not stand_ins.calls("sbatch")
