@@ -67,7 +67,7 @@ def _prior(arguments, limits) -> int:
 def _recommend(arguments, limits) -> int:
     from scaling_jax.cli.predict import parse_at
     from scaling_jax.decisions.recommendation import recommend
-    from scaling_jax.decisions.recommendation_text import full_text
+    from scaling_jax.decisions.recommendation_text import full_text, to_json
     from scaling_jax.laws.results import read_fits
     from scaling_jax.laws.table import read_table
 
@@ -87,7 +87,7 @@ def _recommend(arguments, limits) -> int:
     )
     written = [_write(arguments.out, found)] if arguments.out else []
     if arguments.json:
-        print(json.dumps(found.to_json(), indent=1, allow_nan=False))
+        print(json.dumps(to_json(found), indent=1, allow_nan=False))
         return 0
     print(full_text(found))
     for path in written:
@@ -99,10 +99,11 @@ def _write(out: str, found):
     """decision.json with the recommendation; what else a file there says is kept."""
     from pathlib import Path
 
+    from scaling_jax.decisions.recommendation_text import to_json
     from scaling_jax.files import read_json, write_json
 
     path = Path(out)
     content = read_json(path) if path.exists() else {}
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a decision.json (an object); write to another file")
-    return write_json(path, content | {"recommendation": found.to_json()})
+    return write_json(path, content | {"recommendation": to_json(found)})

@@ -10,6 +10,11 @@ from scaling_jax.decisions.recommendation import Candidate, Recommendation
 _COSTS = (("memory_gib", "GiB", "memory"), ("hours", "h", "time"), ("checkpoint_mib", "MiB", "stored"))
 
 
+def to_json(found: Recommendation) -> dict:
+    """The object `recommendation` of decision.json: all of it, with the sentence as `text`."""
+    return found.to_json() | {"text": sentence(found)}
+
+
 def sentence(found: Recommendation) -> str:
     """The answer with its uncertainty, one sentence."""
     at = point(found.at)

@@ -15,6 +15,7 @@ from scaling_jax.reports import (
     held_out,
     measured,
     method_comparison,
+    recommended,
     scores,
     valuing_pretraining,
     words,
@@ -65,7 +66,17 @@ class Contest:
 
 
 def answer(study: Study) -> Answer:
-    """Made from the first task that has a law; the other tasks add a paragraph each."""
+    """A recommendation where there is one; else made from the first task that has a law, with a paragraph
+    for each other task."""
+    usual = _measured_answer(study)
+    advised = recommended.statements(study)
+    if not advised:
+        return usual
+    lead = [*advised[1:], usual.sentence, *usual.lead]
+    return Answer(advised[0], lead, usual.parts, usual.facts)
+
+
+def _measured_answer(study: Study) -> Answer:
     contests = [contest for task in study.tasks if (contest := _contest(study, task))]
     valued = valuing_pretraining.statements(study)
     if not contests:

@@ -16,6 +16,7 @@ from scaling_jax.reports import (
     measured,
     method_comparison,
     provenance,
+    recommended,
     scores,
     tuning_size,
     valuing_pretraining,
@@ -41,6 +42,7 @@ def all_sections(study: Study, page_folder: Path) -> list[Section]:
     ]
     compared = [method_comparison.section(study)]
     sections = [
+        recommended.section(study),
         valuing_pretraining.section(study),
         *(laws + compared if study.fits else compared + laws),
         scores.section(study),

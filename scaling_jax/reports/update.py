@@ -1,6 +1,6 @@
 """Brings a study's fits, decision and page up to date, doing only what is not done already."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ def update_report(
     out: str | Path | None = None,
     bootstrap: int = 1000,
     further_laws: Sequence[str] = (),
+    recommendation: Mapping[str, Any] | None = None,
 ) -> Update:
     """Fits, decides and writes the page where the inputs changed since; else keeps what is there.
 
@@ -52,6 +53,8 @@ def update_report(
         out: where the page goes; None is STUDY/report.html.
         bootstrap: draws behind the intervals.
         further_laws: laws to fit beside the usual ones; see `fit_study`.
+        recommendation: to begin the page with, in place of one that decision.json may hold. One that was
+            added to it (`recommend --out`) stays until the results change.
 
     Raises:
         InputError: not a study folder, or its table cannot be read or fitted.
@@ -63,6 +66,9 @@ def update_report(
     fitted = decision is None
     if decision is None:
         decision = _fit(folder, inputs, bootstrap, further_laws)
+    if recommendation is not None and decision.get("recommendation") != recommendation:
+        decision = decision | {"recommendation": dict(recommendation)}
+        files.write_json(folder / "decision.json", decision)
     drawn = fitted or not _is_newer(page, folder / "decision.json")
     if drawn:
         # Imported here: matplotlib takes a second that an unchanged study need not wait for.

@@ -11,7 +11,7 @@ from scaling_jax import configuration, files
 from scaling_jax.cli.piloting.rounds import SIZE, Ready, clock, parse, results
 from scaling_jax.decisions.pilot_fits import fit_pilot
 from scaling_jax.decisions.recommendation import Recommendation, recommend
-from scaling_jax.decisions.recommendation_text import full_text, sentence
+from scaling_jax.decisions.recommendation_text import full_text, sentence, to_json
 from scaling_jax.errors import InputError
 from scaling_jax.laws.results import Fit, write_fits
 from scaling_jax.laws.table import Table
@@ -54,11 +54,11 @@ def concluded(made: Ready, record: Mapping[str, Any]) -> Outcome:
     write_fits(out / "fits.json", fits)
     at = {_ROLES["d"]: made.target["d"]} | ({SIZE: made.target["x"]} if "x" in made.target else {})
     found = recommend(fits, at, costs=table)
-    page = update_report(out / "study").page
+    page = update_report(out / "study", recommendation=to_json(found)).page
     method = found.choice or fits[0].group["method"]
     commands = _commands(made, method)
     about = {
-        "recommendation": found.to_json(),
+        "recommendation": to_json(found),
         "pilot": {
             "spent_seconds": record["spent_seconds"],
             "ended": record["ended"],
