@@ -82,9 +82,7 @@ def empty(config: ModelConfig, rows: int, columns: int) -> tuple[KeysValues, ...
     return tuple(KeysValues(zeros(), zeros()) for _ in range(config.layers))
 
 
-def read_parts(
-    query: jax.Array, parts: tuple[tuple[KeysValues, jax.Array], ...], scale: float | None
-) -> jax.Array:
+def read_parts(query: jax.Array, parts: tuple[tuple[KeysValues, jax.Array], ...], scale: float) -> jax.Array:
     """What one query per row reads from several stores of keys and values together.
 
     Args:
@@ -92,7 +90,7 @@ def read_parts(
         parts: stores and what is added to their scores [their rows or 1, key-value heads or 1, queries of
             a head or 1, columns]. A store with fewer rows than there are queries is shared by as many
             neighbouring rows.
-        scale: what scores are multiplied by; None is head_dim**-0.5.
+        scale: what scores are multiplied by.
 
     Returns:
         [rows, heads * head_dim].
@@ -100,7 +98,6 @@ def read_parts(
     rows, _, head_dim = query.shape
     heads = parts[0][0].keys.shape[1]
     grouped = query.reshape(rows, heads, -1, head_dim)
-    scale = head_dim**-0.5 if scale is None else scale
     scores = [
         _of_rows(
             _of_store(grouped, stored, lambda mine, stored=stored: _products(mine, stored.keys)) * scale

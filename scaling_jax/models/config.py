@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 from scaling_jax.errors import InputError
+from scaling_jax.models import attention
 
 PROJECTIONS = ("query", "key", "value", "out", "gate", "up", "down")
 CHOICES = {
@@ -18,7 +19,8 @@ CHOICES = {
     "attention_scale": ("head_dim", "none"),
     "embedding_scale": ("width", "none"),
     "output": ("tied", "tied_scaled", "untied"),
-    "remat": ("none", "full", "dots"),
+    "attention": attention.NAMES,
+    "remat": ("none", "full", "dots", "attention"),
     "dtype": ("float32", "bfloat16"),
 }
 
@@ -49,7 +51,9 @@ class ModelConfig:
             states by sqrt(model_dim) (T5 1.0), "untied" has its own.
         biases: projections that have a bias.
         dtype: of activations and products; parameters are float32.
-        remat: what the backward pass recomputes: "none", "full", or "dots" (all but matrix products).
+        attention: the code that computes it, of `attention.NAMES`; "auto" is that of the devices.
+        remat: what the backward pass computes again: "none", "full", "dots" (all but matrix products), or
+            "attention" (all but queries, keys, values and what they read).
         unroll: layers in one iteration of the layer scan (`layers` = no scan); it changes no result's
             meaning and no parameter's layout.
         logits_chunk: greatest number of positions whose float32 logits exist at one time; 0 picks it
@@ -81,6 +85,7 @@ class ModelConfig:
     output: str = "tied"
     biases: tuple[str, ...] = ()
     dtype: str = "float32"
+    attention: str = "auto"
     remat: str = "none"
     unroll: int = 1
     logits_chunk: int = 0

@@ -5,7 +5,9 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
+from scaling_jax.models import attention
 from scaling_jax.models.config import ModelConfig
 from scaling_jax.models.hooks import Hook
 from scaling_jax.models.positions import rotary_frequencies, rotate
@@ -85,15 +87,16 @@ class Attention(nn.Module):
             return Projection(count * config.head_dim, ("embed", axis), config, hook, variance)
 
         # T5 leaves scores undivided and begins with queries that are smaller by the same factor.
-        self.query = heads(config.heads, "heads", 1.0 if self.scale is None else 1 / config.head_dim)
+        smaller = 1 / config.head_dim if config.attention_scale == "none" else 1.0
+        self.query = heads(config.heads, "heads", smaller)
         self.key = heads(config.key_value_heads, shared)
         self.value = heads(config.key_value_heads, shared)
         self.out = Projection(config.model_dim, ("heads", "embed"), config, hook)
 
     @property
-    def scale(self) -> float | None:
-        """What scores are multiplied by; None is head_dim**-0.5."""
-        return 1.0 if self.config.attention_scale == "none" else None
+    def scale(self) -> float:
+        """What scores are multiplied by."""
+        return 1.0 if self.config.attention_scale == "none" else self.config.head_dim**-0.5
 
     def __call__(
         self,
@@ -106,7 +109,8 @@ class Attention(nn.Module):
         Args:
             inputs: [batch, length, model_dim].
             memory: what is read [batch, memory length, model_dim]; None reads `inputs`.
-            mask: which positions of it are read, bool [batch, memory length]; None is all.
+            mask: which positions of it are read, bool [batch, memory length], false on the right alone;
+                None is all.
             bias: added to the scores, [1, heads, length, length].
         """
         query = self.queries(inputs)
@@ -139,15 +143,11 @@ class Attention(nn.Module):
         bias: jax.Array | None = None,
     ) -> jax.Array:
         """The output [batch, length, model_dim] of three [batch, length, heads, head_dim]; see `__call__`."""
-        attended = jax.nn.dot_product_attention(
-            query,
-            key,
-            value,
-            bias=bias,
-            mask=None if mask is None else mask[:, None, None, :],
-            scale=self.scale,
-            is_causal=self.causal,
+        query, key, value = (
+            checkpoint_name(array, name) for array, name in ((query, "query"), (key, "key"), (value, "value"))
         )
+        inputs = attention.Inputs(query, key, value, self.scale, self.causal, mask, bias)
+        attended = checkpoint_name(attention.attend(self.config.attention, inputs), "attended")
         return self.out(attended.reshape(*attended.shape[:-2], -1))
 
     def _by_head(self, values: jax.Array) -> jax.Array:

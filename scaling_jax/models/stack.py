@@ -77,7 +77,12 @@ class _ScannedLayer(nn.Module):
 def _layer(config: ModelConfig) -> type[nn.Module]:
     if config.remat == "none":
         return Layer
-    policies = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+    saved = jax.checkpoint_policies
+    policies = {
+        "full": None,
+        "dots": saved.dots_with_no_batch_dims_saveable,
+        "attention": saved.save_only_these_names("query", "key", "value", "attended"),
+    }
     # Between the loops of a scan nothing can be shared; without loops XLA would undo the recomputation.
     scanned = config.unroll < max(config.layers, config.encoder_layers)
     return nn.remat(Layer, policy=policies[config.remat], prevent_cse=not scanned)
