@@ -154,6 +154,17 @@ def described(problem: Problem, counts: Mapping[str, np.ndarray]) -> Design:
     return _Search(problem).described(counts)
 
 
+def seconds_of(problem: Problem, counts: Mapping[str, np.ndarray]) -> float:
+    """Of what is not made yet."""
+    found = 0.0
+    for method, own in counts.items():
+        made = problem.made[method]
+        found += float((own - made) @ problem.candidates[method].seconds)
+        if own.sum() and not made.sum():
+            found += problem.fixed_seconds[method]
+    return found
+
+
 def is_enough(law: Law, sizes: Mapping[str, np.ndarray]) -> bool:
     """Whether a law can be fitted to these cells, with one to spare, and every role varies."""
     cells = np.stack([np.asarray(values, np.float64) for values in sizes.values()], axis=-1)
@@ -187,13 +198,7 @@ class _Search:
 
     def seconds(self, counts: Mapping[str, np.ndarray]) -> float:
         """Of what is not made yet."""
-        found = 0.0
-        for method, own in counts.items():
-            made = self.problem.made[method]
-            found += float((own - made) @ self.problem.candidates[method].seconds)
-            if own.sum() and not made.sum():
-                found += self.problem.fixed_seconds[method]
-        return found
+        return seconds_of(self.problem, counts)
 
     def spreads(self, method: str, counts: np.ndarray) -> np.ndarray:
         """Half of an interval's width at the target over its normal quantile, by draw, (draws,)."""
@@ -258,7 +263,7 @@ class _Search:
         wanted = smallest * np.geomspace(
             1.0, max(_LEAST_RANGE, 2.0 ** (needed - 1) / len(others or [1])), needed
         )
-        counts = made.copy()
+        counts, chosen = made.copy(), []
         groups = sorted(set(zip(*(own.sizes[role] for role in others), strict=True))) if others else [()]
         for number, size in enumerate(wanted):
             # Models in turn, so that each has some sizes.
@@ -266,10 +271,10 @@ class _Search:
             here = np.ones(len(own), bool)
             for role, value in zip(others, group, strict=True):
                 here &= own.sizes[role] == value
-            cells = np.flatnonzero(here)
-            free = cells[counts[cells] == 0]
-            free = free if len(free) else cells
-            counts[free[np.argmin(np.abs(np.log(d[free] / size)))]] = 1
+            free = [cell for cell in np.flatnonzero(here) if cell not in chosen]
+            if free:
+                chosen.append(free[int(np.argmin(np.abs(np.log(d[free] / size))))])
+        counts[chosen] = np.maximum(counts[chosen], 1)
         return counts
 
     def even(self, budget: float) -> list[tuple[dict[str, np.ndarray], float]]:

@@ -1,7 +1,8 @@
 """A pilot in rounds: what is run next, which methods are out, and when there is nothing left to do.
 
-The first round places runs by what is believed of any law; each later one by what the runs so far have
-shown. A method whose chance of being the best at the target has fallen below `UNLIKELY` gets no more runs.
+Every round plans what is left of the budget, the first by what is believed of any law, each later one by
+what the runs so far have shown; it makes the cheapest runs of its plan and leaves the others to be planned
+again. A method whose chance of being the best at the target has fallen below `UNLIKELY` gets no more runs.
 """
 
 import dataclasses
@@ -11,7 +12,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from scaling_jax.decisions.beliefs import Belief, Noise, Rows, chances, updated_all
-from scaling_jax.decisions.pilot_design import HUBER, BudgetTooSmall, Candidates, Design, Problem, design
+from scaling_jax.decisions.pilot_design import (
+    HUBER,
+    BudgetTooSmall,
+    Candidates,
+    Design,
+    Problem,
+    design,
+    is_enough,
+    seconds_of,
+)
 
 # Shares of the budget that may be spent at the end of each round; what stops early leaves something for more.
 ROUNDS = (0.35, 0.7, 1.0, 1.0, 1.0)
@@ -36,6 +46,7 @@ class State:
         spent, budget: seconds of device time.
         precision: relative width of an interval that needs no more runs, once one method is left.
         number: of the round to come, from 1.
+        unlikely: chance of being the best below which a method gets no more runs.
     """
 
     candidates: Mapping[str, Candidates]
@@ -50,6 +61,7 @@ class State:
     dropped: Mapping[str, str] = field(default_factory=dict)
     precision: float = 0.02
     number: int = 1
+    unlikely: float = UNLIKELY
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,9 @@ class Round:
 
     Attributes:
         number: from 1.
-        design: how often each cell is to have been run; None where the pilot has ended.
+        counts: method -> (cells,), how often each is to have been run after this round; {} at the end.
+        seconds: of this round.
+        plan: what all of the budget would be spent on by now; None where the pilot has ended.
         chances: method -> probability of being the best at the target, as far as is known.
         dropped: method -> why it gets no more runs, those of earlier rounds among them.
         ended: why there is no further round; "" where there is one.
@@ -66,7 +80,9 @@ class Round:
     """
 
     number: int
-    design: Design | None
+    counts: Mapping[str, np.ndarray]
+    seconds: float
+    plan: Design | None
     chances: Mapping[str, float]
     dropped: Mapping[str, str]
     ended: str
@@ -84,7 +100,7 @@ def next_round(state: State) -> Round:
     dropped = dict(state.dropped)
     if state.number > 1:
         for method, chance in sure.items():
-            if method not in dropped and chance < UNLIKELY and method != max(sure, key=sure.get):
+            if method not in dropped and chance < state.unlikely and method != max(sure, key=sure.get):
                 dropped[method] = (
                     f"chance of being the best at the target {chance:.1%} after round {state.number - 1}"
                 )
@@ -93,7 +109,7 @@ def next_round(state: State) -> Round:
     left = [method for method in state.candidates if method not in dropped]
 
     def ended(why: str) -> Round:
-        return Round(state.number, None, sure, dropped, why, noise.size)
+        return Round(state.number, {}, 0.0, None, sure, dropped, why, noise.size)
 
     if len(left) == 1 and len(state.candidates) > 1:
         width = relative_width(beliefs[left[0]], state)
@@ -113,19 +129,36 @@ def next_round(state: State) -> Round:
         {method: state.fixed_seconds[method] for method in left},
         seed=state.number,
     )
-    planned = _planned(problem, state)
-    if not any((planned.counts[method] > state.made[method]).any() for method in left):
-        return ended("no further run fits in what is left of the budget")
-    return Round(state.number, planned, sure, dropped, "", noise.size)
-
-
-def _planned(problem: Problem, state: State) -> Design:
-    allowed = ROUNDS[state.number - 1] * state.budget - state.spent
     try:
-        return design(problem, allowed)
+        plan = design(problem, state.budget - state.spent)
     except BudgetTooSmall:
-        # The least pilot may take more than a first round should.
-        return design(problem, state.budget - state.spent)
+        if state.number == 1:
+            raise
+        return ended("what is left of the budget pays for no law")  # runs took longer than was planned
+    allowed = ROUNDS[state.number - 1] * state.budget - state.spent
+    counts, seconds = _cheapest(problem, plan, allowed)
+    if not seconds:
+        return ended("no further run fits in what is left of the budget")
+    return Round(state.number, counts, seconds, plan, sure, dropped, "", noise.size)
+
+
+def _cheapest(problem: Problem, plan: Design, allowed: float) -> tuple[dict[str, np.ndarray], float]:
+    """(counts, seconds): of the runs that a plan adds the cheapest, of each method enough for its law."""
+    counts = {method: made.copy() for method, made in problem.made.items()}
+    added = []
+    for method, wanted in plan.counts.items():
+        own = problem.candidates[method]
+        for cell in sorted(np.flatnonzero(wanted > counts[method]), key=lambda cell: own.seconds[cell]):
+            here = {role: values[counts[method] > 0] for role, values in own.sizes.items()}
+            if not counts[method][cell] and not is_enough(problem.beliefs[method].law, here):
+                counts[method][cell] = 1
+            added += [(own.seconds[cell], method, cell)] * int(wanted[cell] - counts[method][cell])
+    spent = seconds_of(problem, counts)
+    for seconds, method, cell in sorted(added, key=lambda one: one[0]):
+        if spent + seconds <= allowed:
+            counts[method][cell] += 1
+            spent += seconds
+    return counts, spent
 
 
 def whole(state: State) -> Design:

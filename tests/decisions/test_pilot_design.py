@@ -193,13 +193,13 @@ def pilot(truths, budget, noise=0.01, seed=1):
         rounds.append(found)
         if found.ended:
             return rounds, state
-        made = {method: found.design.counts.get(method, state.made[method]) for method in METHODS}
+        made = {method: found.counts.get(method, state.made[method]) for method in METHODS}
         state = pilot_rounds.after(
             state,
             found,
             made=made,
             rows=simulated(made, seed, truths, noise),
-            spent=state.spent + found.design.seconds,
+            spent=state.spent + found.seconds,
         )
 
 
@@ -207,7 +207,7 @@ def test_a_method_without_a_chance_gets_no_more_runs():
     rounds, state = pilot(TRUTHS, 1500.0)
     assert set(rounds[-1].dropped) == {"lora"} and "chance of being the best" in rounds[-1].dropped["lora"]
     first_out = next(number for number, found in enumerate(rounds) if "lora" in found.dropped)
-    assert all("lora" not in found.design.counts for found in rounds[first_out:-1])
+    assert all("lora" not in found.counts for found in rounds[first_out:-1])
     assert rounds[-1].chances["full"] > 0.98
     # All of the budget would buy more runs; it ends as soon as the loss of the one that is left is known.
     rounds, state = pilot(TRUTHS, 1500.0, noise=0.002)

@@ -13,7 +13,7 @@ import numpy as np
 from scaling_jax import configuration, files
 from scaling_jax.decisions import pilot_rounds
 from scaling_jax.decisions.beliefs import Noise, Rows, prior_of
-from scaling_jax.decisions.pilot_design import BudgetTooSmall, Candidates, Design, ladder
+from scaling_jax.decisions.pilot_design import BudgetTooSmall, Candidates, ladder
 from scaling_jax.errors import InputError, did_you_mean
 from scaling_jax.laws.law import find_law
 from scaling_jax.laws.table import Table, read_table
@@ -425,8 +425,8 @@ def study_lines(made: Ready) -> list[str]:
     return [*lines, "Study.learning_rates = @LearningRateSearch()"] if made.rates else lines
 
 
-def runs_of(made: Ready, planned: Design, state: pilot_rounds.State) -> list[ListedRun]:
-    """The runs that a design adds to those that are made."""
+def runs_of(made: Ready, planned: pilot_rounds.Round, state: pilot_rounds.State) -> list[ListedRun]:
+    """The runs that a round adds to those that are made."""
     found = []
     for method, counts in planned.counts.items():
         cells = _cells(made, state.candidates[method])
@@ -479,14 +479,15 @@ def run_rounds(made: Ready, record: dict[str, Any], say: Callable[[str], None]) 
 
 def _entry(made: Ready, planned: pilot_rounds.Round, state: pilot_rounds.State) -> dict[str, Any]:
     """A round for the record, before it is made."""
-    runs = runs_of(made, planned.design, state)
+    runs, plan = runs_of(made, planned, state), planned.plan
     return {
         "number": planned.number,
         "runs": [dataclasses.asdict(run) for run in runs],
-        "seconds_planned": planned.design.seconds,
+        "seconds_planned": planned.seconds,
         "spent_before": state.spent,
-        "expected_widths": dict(planned.design.widths),
-        "expected_difference_widths": {" - ".join(pair): w for pair, w in planned.design.differences.items()},
+        "runs_planned_in_all": plan.runs,
+        "expected_widths": dict(plan.widths),
+        "expected_difference_widths": {" - ".join(pair): w for pair, w in plan.differences.items()},
         "chances_before": dict(planned.chances),
         "noise_before": planned.noise,
         "dropped": dict(planned.dropped),

@@ -1,0 +1,384 @@
+"""Does the grid that a pilot designs for a budget beat an evenly spaced ladder of the same cost?
+
+Two answers. `--truths N` simulates: laws whose parameters are drawn at random, three methods, noise and a
+misfit at every size, runs that cost a constant and a part in proportion to their examples. `--replay
+results.csv` takes runs that were made (any results table): the largest size of each curve is held out as
+the target, and the runs of a pilot are picked out of the others, by design and by ladders that cost no more.
+
+Compared are, for the same budget:
+  pilot      rounds, each designed by what the runs before it have shown
+  at once    one design, by what is believed before any run
+  doubling   every size twice the last, one seed, from the smallest as far as the budget pays
+  3 seeds    the same with three seeds
+  best even  of all evenly spaced ladders (any sizes, any seeds) the best by the designer's own criterion
+Widths are those of the 90% interval of the loss at the target as `fit` gives it, and of differences of two
+methods.
+
+    python benchmarks/pilot_design.py --truths 60
+    python benchmarks/pilot_design.py --replay runs/quickstart/results.csv --budgets 0.1,0.2,0.4
+"""
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from scaling_jax.decisions import pilot_rounds
+from scaling_jax.decisions.beliefs import Noise, Rows, prior_of
+from scaling_jax.decisions.pilot_design import (
+    BudgetTooSmall,
+    Candidates,
+    Problem,
+    design,
+    even_ladders,
+    ladder,
+)
+from scaling_jax.errors import InputError
+from scaling_jax.laws.fit import Settings
+from scaling_jax.laws.law import find_law
+
+LAW = find_law("power")
+LEVEL, DRAWS = 0.9, 200
+# The simulated task: sizes of a pilot, the final run, seconds of a run.
+SIZES, TARGET = ladder(32768, 32, 2.0), 65536.0
+METHODS = {"full": 1.0, "lora": 0.8, "prompt": 0.7}
+SECONDS = (1.0, 0.02)
+BUDGETS = (0.05, 0.1, 0.25, 0.5)
+MISFIT = 0.003
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What a pilot may run, of several methods, and what comes out.
+
+    Attributes:
+        candidates: method -> cells and costs.
+        loss: (method, cell, seed) -> loss of that run.
+        target: examples, and method -> the loss there.
+    """
+
+    candidates: Mapping[str, Candidates]
+    loss: Callable[[str, int, int], float]
+    target: float
+    truth: Mapping[str, float]
+
+    @property
+    def problem(self) -> Problem:
+        """Before any run; the guess of the loss is a measured one, as a pilot has it."""
+        d = np.concatenate([own.sizes["d"] for own in self.candidates.values()])
+        centre = {"d": float(np.sqrt(d.min() * d.max()))}
+        level = max(self.loss(method, 0, 0) for method in self.candidates) * 0.8
+        methods = tuple(self.candidates)
+        return Problem(
+            self.candidates,
+            {method: prior_of(LAW, centre, level) for method in methods},
+            {"d": self.target},
+            Noise(centre["d"]),
+            dict.fromkeys(methods, 1.0),
+            {method: np.zeros(len(own), int) for method, own in self.candidates.items()},
+            dict.fromkeys(methods, 0.0),
+        )
+
+    def rows(self, counts: Mapping[str, np.ndarray]) -> dict[str, Rows]:
+        """The runs of a design."""
+        found = {}
+        for method, own in counts.items():
+            cells = [(cell, seed) for cell, count in enumerate(own) for seed in range(int(count))]
+            d = np.array([self.candidates[method].sizes["d"][cell] for cell, _ in cells])
+            found[method] = Rows({"d": d}, np.array([self.loss(method, cell, seed) for cell, seed in cells]))
+        return found
+
+
+def simulated(seed: int) -> Curves:
+    """Three laws, noise that falls or rises with the data, and a misfit at every size."""
+    random = np.random.default_rng(seed)
+    centre = np.sqrt(SIZES[0] * SIZES[-1])
+    noise, slope = np.exp(random.uniform(np.log(0.004), np.log(0.02))), random.uniform(-0.3, 0.1)
+    level, truths = random.uniform(1.5, 4.0), {}
+    for method in METHODS:
+        beta, share = np.exp(random.uniform(np.log(0.05), np.log(0.6))), random.uniform(0.2, 0.8)
+        own = level * random.uniform(0.92, 1.08)
+        truths[method] = {"A": own * share * centre**beta, "beta": beta, "E": own * (1 - share)}
+    errors = {
+        method: noise * (SIZES[:, None] / centre) ** slope * random.standard_normal((len(SIZES), 5))
+        + MISFIT * random.standard_normal((len(SIZES), 1))
+        for method in METHODS
+    }
+
+    def loss(method: str, cell: int, run: int) -> float:
+        return float(LAW.predict(truths[method], {"d": SIZES[cell]}) * np.exp(errors[method][cell, run]))
+
+    candidates = {
+        method: Candidates({"d": SIZES.astype(float)}, SECONDS[0] + factor * SECONDS[1] * SIZES)
+        for method, factor in METHODS.items()
+    }
+    truth = {method: float(LAW.predict(own, {"d": TARGET})) for method, own in truths.items()}
+    return Curves(candidates, loss, TARGET, truth)
+
+
+def by_rounds(curves: Curves, budget: float) -> dict[str, np.ndarray]:
+    """The pilot's way; every method is kept to the end, so that widths can be compared."""
+    given = curves.problem
+    state = pilot_rounds.State(
+        given.candidates,
+        given.beliefs,
+        given.target,
+        curves.rows(given.made),
+        given.made,
+        given.noise,
+        given.fixed_seconds,
+        budget,
+        precision=1e-9,
+        unlikely=-1.0,
+    )
+    while True:
+        planned = pilot_rounds.next_round(state)
+        if planned.ended:
+            return dict(state.made)
+        counts, spent = planned.counts, state.spent + planned.seconds
+        state = pilot_rounds.after(state, planned, made=counts, rows=curves.rows(counts), spent=spent)
+
+
+def doubling(curves: Curves, budget: float, seeds: int) -> dict[str, np.ndarray] | None:
+    """From the smallest size of every method, each at least twice the last, as far as the budget pays."""
+    first = next(iter(curves.candidates.values()))
+    order = np.argsort(first.sizes["d"])
+    chosen = []
+    for cell in order:
+        if not chosen or first.sizes["d"][cell] >= 1.9 * first.sizes["d"][chosen[-1]]:
+            chosen.append(cell)
+    best = None
+    for count in range(len(LAW.parameters) + 1, len(chosen) + 1):
+        counts = {}
+        for method, own in curves.candidates.items():
+            counts[method] = np.zeros(len(own), int)
+            counts[method][chosen[:count]] = min(seeds, own.seeds)
+        seconds = sum(float(counts[method] @ own.seconds) for method, own in curves.candidates.items())
+        if seconds <= budget:
+            best = counts
+    return best
+
+
+def designs(curves: Curves, budget: float) -> dict[str, dict[str, np.ndarray] | None]:
+    """All that are compared; None where the budget does not pay for one."""
+    given = curves.problem
+    even = even_ladders(given, budget)
+    return {
+        "pilot": by_rounds(curves, budget),
+        "at once": dict(design(given, budget).counts),
+        "doubling": doubling(curves, budget, 1),
+        "3 seeds": doubling(curves, budget, 3),
+        "best even": dict(even[0].counts) if even else None,
+    }
+
+
+def judged(curves: Curves, counts: Mapping[str, np.ndarray], seed: int) -> dict[str, float]:
+    """Fits each method as `fit` does: widths, errors at the target, whether intervals hold it."""
+    from scaling_jax.laws.sample import Sample
+    from scaling_jax.laws.solution import fit_samples
+
+    settings = Settings(bootstrap=DRAWS, seed=seed, level=LEVEL)
+    widths, errors, holds, draws, values = [], [], [], {}, {}
+    for method, rows in curves.rows(counts).items():
+        nothing = np.zeros(len(rows), bool)
+        sample = Sample(
+            {"method": method},
+            {"d": "d", "y": "loss"},
+            rows.sizes,
+            rows.loss,
+            np.ones(len(rows)),
+            nothing,
+            np.arange(len(rows)),
+            None,
+            None,
+            {},
+            (),
+        )
+        fit = fit_samples([sample], LAW, settings)[0]
+        place = {"d": np.array([curves.target])}
+        value, low, high = (float(part[0]) for part in fit.predict(place))
+        truth = curves.truth[method]
+        widths.append((high - low) / truth)
+        errors.append(abs(value - truth) / truth)
+        holds.append(low <= truth <= high)
+        draws[method], values[method] = fit.draw_predictions(place)[:, 0], value
+    level = np.mean(list(curves.truth.values()))
+    gaps = [
+        np.subtract(*np.percentile(draws[one] - draws[two], [95, 5])) / level
+        for one, two in itertools.combinations(draws, 2)
+    ]
+    best = min(values, key=values.get)
+    return {
+        "width": float(np.mean(widths)),
+        "difference": float(np.mean(gaps)) if gaps else float("nan"),
+        "error": float(np.mean(errors)),
+        "holds": float(np.mean(holds)),
+        "regret": (curves.truth[best] - min(curves.truth.values())) / level,
+    }
+
+
+def compared(cases: Sequence[Curves], budgets: Sequence[float], said: Callable[[str], None]) -> list[dict]:
+    """One entry for each budget, case and design; a budget is a share of `full_cost`."""
+    found, began = [], time.monotonic()
+    for number, curves in enumerate(cases):
+        for share in budgets:
+            try:
+                made = designs(curves, share * full_cost(curves))
+            except BudgetTooSmall as error:
+                said(f"case {number}, budget {share:g}: {error}")
+                continue
+            for name, counts in made.items():
+                if counts is None:
+                    continue
+                seconds = sum(float(counts[m] @ own.seconds) for m, own in curves.candidates.items())
+                entry = judged(curves, counts, number) | {
+                    "case": number,
+                    "budget": share,
+                    "design": name,
+                    "seconds": seconds / full_cost(curves),
+                    "runs": int(sum(own.sum() for own in counts.values())),
+                }
+                found.append(entry)
+        said(f"{number + 1}/{len(cases)} cases, {time.monotonic() - began:.0f} s")
+    return found
+
+
+def full_cost(curves: Curves) -> float:
+    """Seconds of the final run by the costliest method, by a line through the costs of its cells."""
+    costs = []
+    for own in curves.candidates.values():
+        order = np.argsort(own.sizes["d"])
+        d, seconds = own.sizes["d"][order], own.seconds[order]
+        slope = (seconds[-1] - seconds[-2]) / (d[-1] - d[-2]) if len(d) > 1 else 0.0
+        costs.append(seconds[-1] + max(slope, 0.0) * (curves.target - d[-1]))
+    return max(costs)
+
+
+def replayed(path: str, seeds: Sequence[int], examples: str = "finetune_examples") -> list[Curves]:
+    """Curves of a results table: one case for each task and model, its methods together.
+
+    The seeds of the table are shuffled for each of `seeds`, which gives as many cases; the target is the
+    largest size, whose runs no pilot may take.
+
+    Raises:
+        InputError: no group has enough sizes.
+    """
+    from scaling_jax.laws.table import read_table
+
+    table = read_table(path)
+    by = [name for name in ("task", "model", "pretrain_tokens", "pretrain_mixture", "after") if name in table]
+    found = []
+    for _, members in table.groups(by):
+        methods = members.groups(("method",)) if "method" in members else [({"method": "all"}, members)]
+        curves = {group["method"]: _curve(rows, examples) for group, rows in methods}
+        largest = max(max(curve) for curve in curves.values())
+        curves = {
+            method: curve
+            for method, curve in curves.items()
+            if largest in curve and len(curve) >= len(LAW.parameters) + 3
+        }
+        if not curves:
+            continue
+        found += [_case(curves, largest, seed) for seed in seeds]
+    if not found:
+        raise InputError(
+            f"{path}: no task and model has {len(LAW.parameters) + 3} sizes with the largest among them"
+        )
+    return found
+
+
+def _curve(rows, examples: str) -> dict[float, tuple[list[float], float]]:
+    """Examples -> (losses of its runs, mean seconds)."""
+    seconds = rows.numbers("train_seconds") if "train_seconds" in rows else rows.numbers(examples)
+    found = {}
+    for d in np.unique(rows.positive(examples)):
+        here = rows.numbers(examples) == d
+        found[float(d)] = (rows.positive("loss")[here].tolist(), float(np.mean(seconds[here])))
+    return found
+
+
+def _case(curves: Mapping[str, Mapping], largest: float, seed: int) -> Curves:
+    random = np.random.default_rng(seed)
+    sizes = {method: [d for d in sorted(curve) if d < largest] for method, curve in curves.items()}
+    losses = {
+        method: [random.permutation(curves[method][d][0]).tolist() for d in own]
+        for method, own in sizes.items()
+    }
+    candidates = {}
+    for method, own in sizes.items():
+        seconds = np.array([curves[method][d][1] for d in own])
+        runs = min(len(found) for found in losses[method])
+        candidates[method] = Candidates({"d": np.array(own)}, seconds, seeds=runs)
+    truth = {method: float(np.mean(curves[method][largest][0])) for method in sizes}
+    return Curves(candidates, lambda method, cell, run: losses[method][cell][run], largest, truth)
+
+
+def table_text(found: Sequence[Mapping], budgets: Sequence[float]) -> str:
+    """Medians by budget and design, and of the ratios of the pilot's widths to the others'."""
+    lines = [
+        "| budget | grid | spent | runs | width | of difference | pilot's over it | error | holds | regret |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for share in budgets:
+        here = [entry for entry in found if entry["budget"] == share]
+        pilot = {entry["case"]: entry for entry in here if entry["design"] == "pilot"}
+        for name in dict.fromkeys(entry["design"] for entry in here):
+            own = [entry for entry in here if entry["design"] == name]
+            ratios = [
+                pilot[entry["case"]]["width"] / entry["width"] for entry in own if entry["case"] in pilot
+            ]
+            ratio = (
+                f"{np.median(ratios):.2f} [{np.percentile(ratios, 25):.2f}, {np.percentile(ratios, 75):.2f}]"
+            )
+
+            ratio = "" if name == "pilot" else ratio
+
+            def middle(key: str, own=own) -> float:
+                return float(np.median([entry[key] for entry in own]))
+
+            def mean(key: str, own=own) -> float:
+                return float(np.mean([entry[key] for entry in own]))
+
+            lines.append(
+                f"| {share:.0%} | {name} | {mean('seconds'):.1%} | {mean('runs'):.0f} | "
+                f"{middle('width'):.2%} | {middle('difference'):.2%} | {ratio} | {middle('error'):.2%} | "
+                f"{mean('holds'):.0%} | {mean('regret'):.2%} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Prints the table; --out keeps every entry as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--truths", type=int, default=0, metavar="N", help="simulated cases")
+    parser.add_argument("--replay", metavar="FILE", help="results table")
+    parser.add_argument(
+        "--shuffles", type=int, default=5, metavar="N", help="orders of the seeds of a replay"
+    )
+    parser.add_argument(
+        "--budgets", default=",".join(map(str, BUDGETS)), metavar="A,B", help="of the final run"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    budgets = [float(part) for part in arguments.budgets.split(",")]
+    if bool(arguments.truths) == bool(arguments.replay):
+        parser.error("give --truths N or --replay FILE")
+    if arguments.replay:
+        cases = replayed(arguments.replay, range(arguments.shuffles))
+    else:
+        cases = [simulated(seed) for seed in range(arguments.truths)]
+    found = compared(cases, budgets, lambda line: print(line, flush=True))
+    print(table_text(found, budgets))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
