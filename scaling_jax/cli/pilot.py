@@ -7,6 +7,7 @@ it goes further. --dry_run converts, tokenises and measures, then prints the pla
 """
 
 import argparse
+import shutil
 from pathlib import Path
 
 from scaling_jax import configuration
@@ -57,6 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--hours", type=float, metavar="H", help="budget: hours of a GPU or a core, all together"
     )
     parser.add_argument("--share", type=float, metavar="S", help="budget: share of the cost of the final run")
+    parser.add_argument("--memory_gib", type=float, metavar="G", help="most memory of the final run's device")
+    parser.add_argument("--final_hours", type=float, metavar="H", help="most device hours of the final run")
     parser.add_argument(
         "--vocabulary", metavar="PATH", help="SentencePiece file or store, if not beside the model"
     )
@@ -96,13 +99,22 @@ def run(arguments: argparse.Namespace) -> int:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    rounds.check_size(request)
+    rounds.check(request)
+    is_new = not (request.out / "pilot.json").exists()
     record = rounds.claim(request)
-    made = rounds.ready(request, say)
+    try:
+        made = rounds.ready(request, say)
+    except InputError:
+        # What was refused must not be in the way of the corrected command.
+        if is_new:
+            shutil.rmtree(request.out)
+        raise
     if arguments.dry_run:
         for line in plan.plan_lines(made, record):
             say(line)
         return 0
+    for line in plan.dearer(made):
+        say(line)
     made, record = rounds.begun(made, record)
     rounds.run_rounds(made, record, say)
     found = outcome.concluded(made, record)
@@ -124,6 +136,10 @@ def _request(arguments: argparse.Namespace):
         )
     if not 0 < arguments.precision < 1 or arguments.smallest < 1:
         raise InputError("--precision lies between 0 and 1, --smallest is at least 1")
+    for flag in ("memory_gib", "final_hours"):
+        limit = getattr(arguments, flag)
+        if limit is not None and not 0 < limit < 1e6:
+            raise InputError(f"--{flag} {limit:g}: a limit is a finite number above zero")
     target = None
     if arguments.target != "all":
         if not arguments.target.replace(",", "").replace("_", "").isdigit():
@@ -163,6 +179,8 @@ def _request(arguments: argparse.Namespace):
         execution=("--activations", arguments.activations, "--remat", arguments.remat),
         smallest=arguments.smallest,
         precision=arguments.precision,
+        memory_gib=arguments.memory_gib,
+        final_hours=arguments.final_hours,
         gin_files=tuple(arguments.gin_file) or ("gin_configs/studies/pilot.gin",),
         bindings=tuple(arguments.gin),
         search_paths=tuple(path for path in arguments.gin_search_paths.split(",") if path),

@@ -9,6 +9,7 @@ from typing import Any
 
 from scaling_jax import configuration, files
 from scaling_jax.cli.piloting.rounds import SIZE, Ready, clock, parse, results
+from scaling_jax.decisions.limits import Limits
 from scaling_jax.decisions.pilot_fits import fit_pilot
 from scaling_jax.decisions.recommendation import Recommendation, recommend
 from scaling_jax.decisions.recommendation_text import full_text, sentence, to_json
@@ -53,7 +54,8 @@ def concluded(made: Ready, record: Mapping[str, Any]) -> Outcome:
         raise InputError(f"no law could be fitted: {'; '.join(not_fitted.values())}")
     write_fits(out / "fits.json", fits)
     at = {_ROLES["d"]: made.target["d"]} | ({SIZE: made.target["x"]} if "x" in made.target else {})
-    found = recommend(fits, at, costs=table)
+    limits = Limits(memory_gib=made.request.memory_gib, hours=made.request.final_hours)
+    found = recommend(fits, at, limits, costs=table)
     page = update_report(out / "study", recommendation=to_json(found)).page
     method = found.choice or fits[0].group["method"]
     commands = _commands(made, method)
@@ -63,7 +65,8 @@ def concluded(made: Ready, record: Mapping[str, Any]) -> Outcome:
             "spent_seconds": record["spent_seconds"],
             "ended": record["ended"],
             "dropped": record["dropped"],
-            "final_seconds": {method: made.final_seconds(method) for method in made.request.methods},
+            "final_seconds": {method: made.final_seconds(method) for method in made.methods},
+            "excluded": made.excluded,
             "not_fitted": dict(not_fitted),
             "commands": list(commands),
         },
@@ -76,7 +79,7 @@ def _fits(made: Ready, table: Table) -> tuple[list[Fit], dict[str, str]]:
     """(fits, why others have none): a method that failed must not hide the others."""
     roles = _ROLES | ({"x": SIZE} if len(made.bases) > 1 else {})
     fits, missing = [], {}
-    for method in made.request.methods:
+    for method in made.methods:
         try:
             fits += fit_pilot(table, roles, where=f"method == {json.dumps(method)}")
         except InputError as error:
@@ -119,13 +122,14 @@ def outcome_lines(made: Ready, record: Mapping[str, Any], found: Outcome) -> lis
     """What came out, for a terminal: a few lines first, the evidence after them."""
     request = made.request
     lines = ["", sentence(found.recommendation)]
+    lines += [f"{method} was not tried: {why}" for method, why in made.excluded.items()]
     lines += [f"{method} was stopped early: {why}" for method, why in record["dropped"].items()]
     lines += [f"not fitted: {why}" for why in found.not_fitted.values()]
-    method = found.recommendation.choice or request.methods[0]
+    method = found.recommendation.choice or made.methods[0]
     lines.append(
         f"the pilot took {clock(record['spent_seconds'])} of device time; the final run by {method} takes up "
         f"to {clock(made.final_seconds(method))}, by every method "
-        f"{clock(sum(made.final_seconds(one) for one in request.methods))}"
+        f"{clock(sum(made.final_seconds(one) for one in made.methods))}"
     )
     if request.target_examples > request.counted.train:
         lines.append(

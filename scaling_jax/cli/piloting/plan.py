@@ -26,7 +26,7 @@ def plan_lines(made: Ready, record: Mapping[str, Any]) -> list[str]:
     ]
     table = [("model", "method", "step", "compilation", "learning rates", "final run")]
     for base in made.bases:
-        for method in request.methods:
+        for method in made.methods:
             costs = made.costs[base["base"], method]
             first = base is made.bases[0]
             table.append(
@@ -45,6 +45,7 @@ def plan_lines(made: Ready, record: Mapping[str, Any]) -> list[str]:
         "",
     ]
     lines.append(aligned(_grid(made, state, planned)))
+    lines += ["", *(f"{method} is left out: {why}" for method, why in made.excluded.items()), *dearer(made)]
     widths = ", ".join(f"{method} {width:.3g}" for method, width in planned.widths.items())
     lines += [
         "",
@@ -68,7 +69,7 @@ def _level(made: Ready) -> float:
 def _grid(made: Ready, state: pilot_rounds.State, planned) -> list[tuple[str, ...]]:
     """Seeds by data size (rows), model and method (columns)."""
     sizes = sorted({int(d) for own in state.candidates.values() for d in own.sizes["d"]})
-    columns = [(base, method) for base in made.bases for method in made.request.methods]
+    columns = [(base, method) for base in made.bases for method in made.methods]
     head = [f"{base['model']} {method}" if len(made.bases) > 1 else method for base, method in columns]
     table = [("examples", *head)]
     for size in sizes:
@@ -84,3 +85,14 @@ def _grid(made: Ready, state: pilot_rounds.State, planned) -> list[tuple[str, ..
             table.append((f"{size:,}", *cells))
     table[0] = (table[0][0], *(f"{name} (seeds)" for name in table[0][1:]))
     return table
+
+
+def dearer(made: Ready) -> list[str]:
+    """A line where a pilot costs more than what it is to save."""
+    final = sum(made.final_seconds(method) for method in made.methods)
+    if made.budget < final:
+        return []
+    return [
+        f"note: the final run by every method takes up to {clock(final)} of device time, less than this "
+        "budget: making them all answers more surely"
+    ]

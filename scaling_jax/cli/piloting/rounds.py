@@ -47,6 +47,8 @@ class Request:
         hours: device hours; None where `share` is given.
         share: of the cost of the final run; None where `hours` is given.
         smallest: of the data sizes.
+        precision: relative width of an interval that is narrow enough.
+        memory_gib, final_hours: what the final run may need; None is no limit.
     """
 
     models: tuple[Model, ...]
@@ -61,6 +63,8 @@ class Request:
     execution: tuple[str, ...]
     smallest: int
     precision: float
+    memory_gib: float | None
+    final_hours: float | None
     gin_files: tuple[str, ...]
     bindings: tuple[str, ...]
     search_paths: tuple[str, ...]
@@ -82,6 +86,7 @@ class Request:
             "methods": list(self.methods),
             "target": self.target_examples,
             "smallest": self.smallest,
+            "limits": [self.memory_gib, self.final_hours],
             "execution": list(self.execution),
             "pretraining": [self.pretraining.tokens, self.pretraining.vocabulary],
             "gin": [*self.gin_files, *self.bindings, *self.imports],
@@ -108,6 +113,31 @@ class Ready:
     rate_examples: int
     rates: Mapping[str, Sequence[float]]
     workers: int
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Those that keep the limits of the final run."""
+        return tuple(method for method in self.request.methods if method not in self.excluded)
+
+    @property
+    def excluded(self) -> dict[str, str]:
+        """Method -> which limit of the final run it does not keep."""
+        found = {}
+        for method in self.request.methods:
+            needs = []
+            memory, hours = self.memory_gib(method), self.final_seconds(method) / 3600
+            if self.request.memory_gib and memory and memory > self.request.memory_gib:
+                needs.append(f"{memory:.3g} GiB of memory, the limit is {self.request.memory_gib:g}")
+            if self.request.final_hours and hours > self.request.final_hours:
+                needs.append(f"{hours:.3g} hours, the limit is {self.request.final_hours:g}")
+            if needs:
+                found[method] = f"the final run needs {' and '.join(needs)}"
+        return found
+
+    def memory_gib(self, method: str) -> float | None:
+        """Of a step of the final run, on one device, by XLA's account."""
+        size = self.costs[self.bases[0]["base"], method].memory_bytes
+        return None if size is None else size / 2**30
 
     @property
     def law(self) -> str:
@@ -192,11 +222,25 @@ def check_size(request: Request) -> np.ndarray:
     )
 
 
+def check(request: Request) -> None:
+    """What can be checked before anything is made.
+
+    Raises:
+        InputError: see `check_size`; gin files or bindings that cannot be parsed; an unknown method.
+    """
+    check_size(request)
+    imports = [CONFIGURABLES, *request.imports]
+    configuration.parse(request.gin_files, request.bindings, request.search_paths, imports)
+    known = method_names()
+    for method in request.methods:
+        if method not in known:
+            raise InputError(f"--methods: no tuning method {method!r}{did_you_mean(method, known)}")
+
+
 def ready(request: Request, say: Callable[[str], None]) -> Ready:
     """Makes bases and store, measures costs, and says what the budget is."""
     sizes = check_size(request)
     parse(request)
-    _check_methods(request.methods)
     store = make_inputs(
         request.models,
         request.examples,
@@ -213,6 +257,9 @@ def ready(request: Request, say: Callable[[str], None]) -> Ready:
     costs = _costs(request, store, bases, int(sizes[-1]), say)
     rates = _rates(request.methods)
     made = Ready(request, store, bases, costs, 0.0, int(sizes[0]), rates, _workers())
+    if not made.methods:
+        told = "; ".join(f"{method}: {why}" for method, why in made.excluded.items())
+        raise InputError(f"no method keeps the limits of the final run: {told}")
     budget = _budget(made)
     return dataclasses.replace(made, budget=budget, rate_examples=_rate_examples(made, sizes, budget))
 
@@ -221,7 +268,7 @@ def _budget(made: Ready) -> float:
     request = made.request
     if request.hours is not None:
         return request.hours * 3600
-    return request.share * max(made.final_seconds(method) for method in request.methods)
+    return request.share * max(made.final_seconds(method) for method in made.methods)
 
 
 def _rate_examples(made: Ready, sizes: np.ndarray, budget: float) -> int:
@@ -229,7 +276,7 @@ def _rate_examples(made: Ready, sizes: np.ndarray, budget: float) -> int:
     found = int(sizes[0])
     for size in sizes[sizes <= _RATES_EXAMPLES]:
         trial = dataclasses.replace(made, rate_examples=int(size))
-        if sum(trial.rate_seconds(method) for method in made.request.methods) <= _RATES_SHARE * budget:
+        if sum(trial.rate_seconds(method) for method in made.methods) <= _RATES_SHARE * budget:
             found = int(size)
     return found
 
@@ -272,13 +319,6 @@ def _costs(
     return {key: known[name] for name, key in wanted.items()}
 
 
-def _check_methods(methods: Sequence[str]) -> None:
-    known = method_names()
-    for method in methods:
-        if method not in known:
-            raise InputError(f"--methods: no tuning method {method!r}{did_you_mean(method, known)}")
-
-
 # From what is known to what is planned.
 
 
@@ -287,7 +327,7 @@ def state_of(made: Ready, record: Mapping[str, Any]) -> pilot_rounds.State:
     sizes = check_size(made.request)
     rows, shares, seconds = _finished(made)
     law = find_law(made.law)
-    candidates = {method: _candidates(made, method, sizes, shares[method]) for method in made.request.methods}
+    candidates = {method: _candidates(made, method, sizes, shares[method]) for method in made.methods}
     first = next(iter(candidates.values()))
     centre = {role: math.sqrt(values.min() * values.max()) for role, values in first.sizes.items()}
     start = min(cost.start_loss for cost in made.costs.values())
@@ -348,7 +388,7 @@ def _cells(made: Ready, own: Candidates) -> list[tuple[str, int]]:
 
 def _finished(made: Ready) -> tuple[dict[str, Rows], dict[str, float], float]:
     """(rows by method, share of the planned steps that runs made, seconds spent)."""
-    methods, folder = made.request.methods, made.request.out / "study"
+    methods, folder = made.methods, made.request.out / "study"
     shares: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
     models = {base["model"]: base["base"] for base in made.bases}
     spent, began = 0.0, set()
@@ -373,7 +413,7 @@ def _rows(made: Ready) -> dict[str, Rows]:
     table = results(made)
     roles = {"d": "finetune_examples"} | ({"x": SIZE} if len(made.bases) > 1 else {})
     found = {}
-    for method in made.request.methods:
+    for method in made.methods:
         nothing = np.zeros(0)
         found[method] = Rows({role: nothing for role in roles}, nothing)
         if table is None:
@@ -412,6 +452,7 @@ def explained(error: BudgetTooSmall, made: Ready) -> InputError:
 def study_lines(made: Ready) -> list[str]:
     """Gin of the study that makes the runs."""
     smallest = min(made.bases, key=lambda base: base[SIZE])["base"]
+    rates = {method: made.rates[method] for method in made.methods if method in made.rates}
     lines = [
         "Study.name = 'pilot'",
         "Study.grids = [@ListedRuns()]",
@@ -420,9 +461,9 @@ def study_lines(made: Ready) -> list[str]:
         "FinetuneSettings.keep_checkpoint = 'none'",
         f"LearningRateSearch.base = {smallest!r}",
         f"LearningRateSearch.finetune_examples = {made.rate_examples}",
-        f"LearningRateSearch.rates = {dict(made.rates)!r}",
+        f"LearningRateSearch.rates = {rates!r}",
     ]
-    return [*lines, "Study.learning_rates = @LearningRateSearch()"] if made.rates else lines
+    return [*lines, "Study.learning_rates = @LearningRateSearch()"] if rates else lines
 
 
 def runs_of(made: Ready, planned: pilot_rounds.Round, state: pilot_rounds.State) -> list[ListedRun]:
@@ -509,7 +550,8 @@ def _make(
     number = len(record["rounds"])
     say(
         f"round {number}: {len(last['runs'])} runs, about {clock(last['seconds_planned'] / made.workers)} on "
-        f"{workers_text(made)}; {last['spent_before'] / made.budget:.0%} of the budget spent"
+        f"{workers_text(made)}; {last['spent_before'] / made.budget:.0%} of the budget spent, at most "
+        f"{clock((made.budget - last['spent_before']) / made.workers)} left in all"
     )
     parse(made.request, study_lines(made))
     began = time.monotonic()
