@@ -121,7 +121,7 @@ trap 'stop TERM' TERM
 left=$count
 while ((left)); do
   ended='' status=0
-  wait -n -p ended "${pids[@]}" || status=$?
+  wait -n -p ended "${pids[@]}" 2>/dev/null || status=$?
   [[ -n ${ended:-} ]] || continue
   left=$((left - 1))
   for i in "${!pids[@]}"; do

@@ -129,6 +129,7 @@ def test_those_that_do_not_end_are_killed_after_the_grace(stand_ins):
     ended = launch("local", *words, stand_ins=stand_ins)
     assert ended.returncode == 7
     assert "process 0 ended with exit code 137" in ended.stderr
+    assert all(line.startswith(("local.sh: ", "[0] ", "[1] ")) for line in ended.stderr.splitlines())
     assert time.monotonic() - began < 30
 
 
