@@ -27,8 +27,8 @@ def commands(text: str) -> list[list[str]]:
 @pytest.fixture
 def folder(tmp_path):
     """A working folder with the gin file that the page writes."""
-    [block] = re.findall(r"^ *```\n( *# zhang\.gin\n.*?)^ *```$", PAGE, re.MULTILINE | re.DOTALL)
-    (tmp_path / "zhang.gin").write_text(textwrap.dedent(block))
+    [block] = re.findall(r"^ *```\n( *# wmt\.gin\n.*?)^ *```$", PAGE, re.MULTILINE | re.DOTALL)
+    (tmp_path / "wmt.gin").write_text(textwrap.dedent(block))
     return tmp_path
 
 
@@ -50,10 +50,13 @@ def test_what_they_run_is_configured_whole(words, folder, monkeypatch):
     configuration.call({"pretrain": PretrainRun, "finetune": FinetuneRun, "study": Study}[verb])
 
 
-def test_the_study_of_the_page_names_all_its_stores(folder):
-    configuration.parse([str(folder / "zhang.gin")], imports=[CONFIGURABLES])
+def test_the_study_of_the_page_names_its_stores_and_begins_with_what_was_pretrained(folder):
+    configuration.parse([str(folder / "wmt.gin")], imports=[CONFIGURABLES])
     study = configuration.call(Study)
-    assert set(study.store_paths(folder)) == set(study.stores)
+    assert study.points() and study.store_paths(folder) == study.stores
+    configuration.parse(["gin_configs/runs/pretrain_1b.gin"], ["STORE='given'"], imports=[CONFIGURABLES])
+    kept = {f"/shared/runs/base/checkpoints/{tokens}" for tokens in configuration.call(PretrainRun).tokens}
+    assert set(study.bases()) < kept
 
 
 def test_the_page_has_an_example_of_every_script():
