@@ -88,8 +88,9 @@ fi
 
 # Each in a process group of its own (set -m), or Ctrl-C would be ignored by them: bash starts what runs behind it so.
 # Lines are marked with the process that they come from; what marks them outlives a signal, so that last words arrive.
+# Gloo, by which JAX's processes talk on CPUs, tells of every connection: left out.
 set -m
-marked() { trap '' INT TERM && exec sed -u "s/^/[$1] /"; }
+marked() { trap '' INT TERM && exec sed -u -e '/^\[Gloo\] Rank /d' -e "s/^/[$1] /"; }
 pids=()
 for ((i = 0; i < count; i++)); do
   words_of "$i"
