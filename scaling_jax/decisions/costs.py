@@ -127,7 +127,7 @@ def _regressed(
         target += math.log(constant + rate * aims[affine])
         share = rate * aims[affine] / (constant + rate * aims[affine])
         found.append(f"a constant + a multiple of {affine} ({share:.0%} there)")
-    found += [f"{column}^{slopes[column]:.2g}" for column in powers]
+    found += [f"{column}^{round(slopes[column], 2) + 0.0:g}" for column in powers]
     how = f"{len(rows)} runs, {'as ' + ' and '.join(found) if found else 'their geometric mean'}{note}"
     value = fixed * math.exp(target)
     spare = len(rows) - 1 - len(powers) - (affine is not None)

@@ -2,11 +2,11 @@
 
 An interval of one law knows that the parameters are uncertain, not that the law may have another form. So
 a forecast is a mixture: each draw takes one form, as often as its weight says, and one draw of that form's
-parameters. What all forms get wrong together is a factor exp(discrepancy * doublings * z) on every draw:
-`doublings` is how far beyond the fitted sizes the point lies, z is a Student's t deviate of the draw. It
-is one z for all points of a draw, as a law that bends away goes on doing so.
-
-A fit without `weight` and `discrepancy` in its `extra` has the weight 1 and none.
+parameters. What all forms get wrong together is a share of the change that they predict beyond the fitted
+sizes: the logarithm of every draw moves by discrepancy * |change| * sqrt(1 + away) * z. `away` is how far
+beyond the fitted sizes the point lies, in multiples of the range that they span (in doublings), and z a
+Student's t deviate of the draw: one for all its points, as a law that bends away goes on doing so. Inside the
+fitted sizes nothing is added. docs/backtest.md has where this comes from and how well it holds.
 """
 
 import math
@@ -21,8 +21,9 @@ from scaling_jax.errors import InputError, did_you_mean
 from scaling_jax.laws.design import describe
 from scaling_jax.laws.results import Fit
 
-# Degrees of freedom of the discrepancy: it was learned from few curves, and some bend more than others.
-_TAILS = 5.0
+# Learned from 30 measured curves, docs/backtest.md: the scale of the relative error of the predicted change
+# beyond the fitted sizes (over sqrt(1 + away)), and the degrees of freedom of its Student's t.
+DISCREPANCY, TAILS = 0.15, 5.0
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Forecast:
         group: column -> value of the fits.
         fits: one per form; all of the same rows.
         weights: (forms,), not negative, 1 together.
-        discrepancy: relative error per doubling beyond the fitted sizes.
+        discrepancy: relative error of the change predicted beyond the fitted sizes.
     """
 
     name: str
@@ -68,38 +69,37 @@ class Forecast:
         return tuple(dict.fromkeys(fit.columns[role] for fit in self.fits for role in fit.form.role_names))
 
     @cached_property
-    def _choices(self) -> tuple[np.ndarray, np.ndarray]:
+    def _random(self) -> tuple[np.ndarray, np.ndarray]:
         """For each draw the form that it takes, and its deviate."""
         label = describe(dict(self.group)) + self.name
-        random = np.random.default_rng([self.fits[0].seed, zlib.crc32(label.encode())])
         count = min(len(next(iter(fit.draws.values()))) for fit in self.fits)
-        # As many draws of each form as its weight says, in an order of their own.
-        edges = np.cumsum(self.weights)[:-1]
-        forms = np.searchsorted(edges, (random.permutation(count) + 0.5) / count, side="right")
-        return forms, random.standard_t(_TAILS, count)
+        return mixing(self.weights, count, [self.fits[0].seed, zlib.crc32(label.encode())])
 
     def predict(self, at: Mapping) -> np.ndarray:
         """The loss: the weighted geometric mean of the forms; `at` as for `Fit.predict`."""
-        with np.errstate(all="ignore"):
-            logs = [np.log(fit.form.predict(fit.parameters, fit.column_values(at))) for fit in self.fits]
-        return np.exp(sum(weight * log for weight, log in zip(self.weights, logs, strict=True)))
+        return self._mean([fit.column_values(at) for fit in self.fits])
 
     def draws(self, at: Mapping) -> np.ndarray:
         """Draws of the loss (of the law, not of one more noisy run), (draws, *shape)."""
-        forms, deviates = self._choices
-        each = [fit.draw_predictions(fit.column_values(at))[: len(forms)] for fit in self.fits]
-        found = np.stack(each)[forms, np.arange(len(forms))]
-        away = self.doublings(at)
-        return found * np.exp(self.discrepancy * np.multiply.outer(deviates, away))
+        forms, deviates = self._random
+        places = [fit.column_values(at) for fit in self.fits]
+        inside = [_clipped(fit, place) for fit, place in zip(self.fits, places, strict=True)]
+        each = [
+            fit.draw_predictions(place)[: len(forms)] for fit, place in zip(self.fits, places, strict=True)
+        ]
+        with np.errstate(all="ignore"):
+            change = np.abs(np.log(self._mean(places)) - np.log(self._mean(inside)))
+        reach = change * np.sqrt(1 + _away(self.fits[0], places[0]))
+        found = np.stack(np.broadcast_arrays(*each))[forms, np.arange(len(forms))]
+        return found * np.exp(self.discrepancy * np.multiply.outer(deviates, reach))
 
-    def doublings(self, at: Mapping) -> np.ndarray:
-        """How far outside the fitted sizes, in doublings, all columns together; 0 inside."""
-        fit = self.fits[0]
-        total = 0.0
-        for role, values in fit.column_values(at).items():
-            low, high = fit.fitted_range[role]
-            total = total + np.maximum(0.0, np.maximum(np.log2(values / high), np.log2(low / values))) ** 2
-        return np.sqrt(total)
+    def _mean(self, places: Sequence[Mapping]) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            logs = [
+                np.log(fit.form.predict(fit.parameters, place))
+                for fit, place in zip(self.fits, places, strict=True)
+            ]
+        return np.exp(sum(weight * log for weight, log in zip(self.weights, logs, strict=True)))
 
     def estimate(self, at: Mapping, level: float) -> Estimate:
         """Value and interval at one point."""
@@ -112,12 +112,39 @@ class Forecast:
         return self.fits[0].beyond(at)
 
 
-def forecasts_of(fits: Sequence[Fit], at: Mapping, along: str = "method") -> list[Forecast]:
+def mixing(weights: Sequence[float], count: int, seed) -> tuple[np.ndarray, np.ndarray]:
+    """For each of `count` draws the form that it takes and its deviate: as many of each form as it weighs."""
+    random = np.random.default_rng(seed)
+    edges = np.cumsum(weights)[:-1]
+    forms = np.searchsorted(edges, (random.permutation(count) + 0.5) / count, side="right")
+    return forms, random.standard_t(TAILS, count)
+
+
+def _clipped(fit: Fit, place: Mapping) -> dict[str, np.ndarray]:
+    """The nearest point inside the fitted sizes."""
+    return {role: np.clip(values, *fit.fitted_range[role]) for role, values in place.items()}
+
+
+def away(values: np.ndarray, low, high) -> np.ndarray:
+    """How far outside [low, high] sizes lie, in multiples of the range's own doublings (one at least)."""
+    outside = np.maximum(0.0, np.maximum(np.log2(values / high), np.log2(low / values)))
+    return outside / np.maximum(1.0, np.log2(high / low))
+
+
+def _away(fit: Fit, place: Mapping) -> np.ndarray:
+    """The same of all columns together."""
+    parts = [away(values, *fit.fitted_range[role]) ** 2 for role, values in place.items()]
+    return np.sqrt(sum(parts))
+
+
+def forecasts_of(
+    fits: Sequence[Fit], at: Mapping, along: str = "method", discrepancy: float | None = None
+) -> list[Forecast]:
     """The forecasts, one for each value of the column `along`, from the fits that can answer at a point.
 
     Of fits of one method those are taken whose columns are all given in `at` and that use the most of them;
     where their group or `fixed` names a column of `at`, the values must agree. Without weights in `extra`
-    forms of one method count alike.
+    forms of one method count alike; `discrepancy` is that of fits without one, `DISCREPANCY` for None.
 
     Raises:
         InputError: no fit has the column, or none can answer (says what is missing); two groups of one method
@@ -145,22 +172,23 @@ def forecasts_of(fits: Sequence[Fit], at: Mapping, along: str = "method") -> lis
         own = [fit for fit in answering if str(fit.group[along]) == name]
         most = max(len(fit.form.role_names) for fit in own)
         own = [fit for fit in own if len(fit.form.role_names) == most]
-        found.append(_forecast(name, own, along))
+        found.append(_forecast(name, own, along, discrepancy))
     _check_one_group(found, along)
     return found
 
 
-def weighted(name: str, fits: Sequence[Fit]) -> Forecast:
+def weighted(name: str, fits: Sequence[Fit], discrepancy: float | None = None) -> Forecast:
     """A forecast from the fits of one method, by the `weight` and `discrepancy` of their `extra`."""
+    otherwise = DISCREPANCY if discrepancy is None else discrepancy
     given = [fit.extra.get("weight") for fit in fits]
     weights = np.array([1.0 if weight is None else float(weight) for weight in given])
     if not np.all(weights >= 0) or not weights.sum() > 0:
         raise InputError(f"the weights of the fits of {name!r} are not numbers above zero")
-    spread = max(float(fit.extra.get("discrepancy") or 0.0) for fit in fits)
+    spread = max(float(fit.extra.get("discrepancy", otherwise)) for fit in fits)
     return Forecast(name, dict(fits[0].group), tuple(fits), tuple((weights / weights.sum()).tolist()), spread)
 
 
-def _forecast(name: str, fits: list[Fit], along: str) -> Forecast:
+def _forecast(name: str, fits: list[Fit], along: str, discrepancy: float | None) -> Forecast:
     groups = {describe({key: value for key, value in fit.group.items() if key != along}) for fit in fits}
     columns = {tuple(sorted(fit.columns.items())) for fit in fits}
     if len(groups) > 1:
@@ -175,7 +203,7 @@ def _forecast(name: str, fits: list[Fit], along: str) -> Forecast:
             f"{along} {name!r} has several fits of one law that can answer ({', '.join(laws)}); keep one "
             "file for each question, or name fewer columns in --at"
         )
-    return weighted(name, fits)
+    return weighted(name, fits, discrepancy)
 
 
 def _check_one_group(found: Sequence[Forecast], along: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from scaling_jax.decisions.costs import Cost, costs_at
 from scaling_jax.decisions.critical_size import Comparison, critical_sizes
-from scaling_jax.decisions.forecast import Estimate, Forecast, forecasts_of
+from scaling_jax.decisions.forecast import Estimate, Forecast, forecasts_of, same
 from scaling_jax.decisions.limits import Limits, least_change
 from scaling_jax.decisions.next_runs import RunPair, best_pair
 from scaling_jax.decisions.prior import Prior, prior_advice
@@ -28,6 +28,8 @@ EXAMPLES = "finetune_examples"
 SIZES = ("model_params", "non_embedding_params")
 # Noise of one run where the fits do not show it, relative.
 _LEAST_NOISE = 1e-3
+# Critical sizes are found for the pairs of so many leading methods.
+_COMPARED = 5
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Candidate:
         excluded_by: limits that it does not keep, in words; empty where it keeps them.
         unchecked: limits of which the costs say nothing.
         laws: law -> its weight in the forecast.
-        discrepancy: relative error that is added for each doubling beyond the fitted sizes.
+        discrepancy: relative error of the change that is predicted beyond the fitted sizes.
         extrapolates: columns in which the target lies outside what was fitted, in words.
     """
 
@@ -94,7 +96,7 @@ class Recommendation:
         regret: expected loss of the choice above the best one, with its interval; None without a choice.
         sure, indifferent: the thresholds of the status; the second relative to the loss.
         interpolation: whether the target lies inside what was fitted for every method.
-        crossings: critical sizes of the methods at the target's other columns.
+        crossings: critical sizes of the five leading methods at the target's other columns.
         gains: what more examples or a larger model would buy.
         runs: the pair of runs that would tell more; None where it is clear or there is one method.
         relaxed: where no method fits, the least change of the limits that would admit one; else None.
@@ -148,6 +150,7 @@ def recommend(
     task_kind: str | None = None,
     methods: Sequence[str] = (),
     next_size: float | None = None,
+    discrepancy: float | None = None,
 ) -> Recommendation:
     """Recommends a method at a target.
 
@@ -164,6 +167,7 @@ def recommend(
         task_kind: "classification" or "generation", for the prior.
         methods: those to choose among; all of them for ().
         next_size: the next larger model, of the size column of `at`; twice the target's for None.
+        discrepancy: of fits that have none in their `extra`; see `forecast`. The learned one for None.
 
     Raises:
         InputError: no fit can answer, a method is not known, tasks are mixed, a limit or a threshold means
@@ -174,10 +178,35 @@ def recommend(
         raise InputError(
             f"--sure {sure:g} lies between 0.5 and 1, --indifferent {indifferent:g} between 0 and 1"
         )
-    forecasts = _chosen(forecasts_of(fits, at, along), methods, along)
+    asked = _without_costs(fits, at, costs)
+    forecasts = _chosen(forecasts_of(fits, asked, along, discrepancy), methods, along)
     return _Decision(forecasts, dict(at), limits, along, sure, indifferent).made(
         costs, score_fits or {}, task_kind, next_size
     )
+
+
+def _without_costs(fits: Sequence[Fit], at: Mapping, costs: Table | None) -> dict:
+    """The target without columns that only the costs are in, such as the size of a pilot's one model.
+
+    Raises:
+        InputError: the runs were made at other values of such a column, of which the laws say nothing.
+    """
+    known = {
+        column for fit in fits for column in (*fit.group, *fit.columns.values(), *fit.extra.get("fixed", {}))
+    }
+    kept = {}
+    for column, value in at.items():
+        if column in known or costs is None or column not in costs:
+            kept[column] = value
+            continue
+        values = sorted(set(costs.text(column)) - {""})
+        if not any(same(other, value) for other in values):
+            shown = f"{value:g}" if isinstance(value, float) else repr(value)
+            raise InputError(
+                f"--at: the laws are not in {column!r}: the runs were made at {', '.join(values[:4])} and "
+                f"say nothing of {shown}"
+            )
+    return kept
 
 
 def _chosen(forecasts: list[Forecast], methods: Sequence[str], along: str) -> list[Forecast]:
@@ -263,7 +292,7 @@ class _Decision:
             sure=self.sure,
             indifferent=self.indifferent,
             interpolation=not any(candidate.extrapolates for candidate in candidates),
-            crossings=_crossings(forecasts, at, self.along),
+            crossings=_crossings((*order, *rest)[:_COMPARED], at, self.along),
             gains=_gains(choice, at, level, next_size) if choice else (),
             runs=best_pair(choice, rivals[0], at, EXAMPLES, self.sure, _noise(choice)) if wanting else None,
             relaxed=None if choice else least_change(self.limits, priced),
@@ -316,7 +345,7 @@ def _score(fit: Fit | None, losses: np.ndarray, loss: float, level: float) -> Es
 
 
 def _crossings(forecasts: Sequence[Forecast], at: Mapping, along: str) -> tuple[Comparison, ...]:
-    """Critical sizes of every pair, from the form of the largest weight."""
+    """Critical sizes of every pair, from the forms of the largest weight."""
     main = [one.fits[int(np.argmax(one.weights))] for one in forecasts]
     if any("d" not in fit.columns for fit in main):
         return ()

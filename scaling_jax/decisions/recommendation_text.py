@@ -1,11 +1,9 @@
 """A recommendation in words: one sentence, and the whole answer for a terminal."""
 
-from collections.abc import Sequence
-
 from scaling_jax.decisions.costs import Cost
 from scaling_jax.decisions.forecast import Estimate
 from scaling_jax.decisions.prior import Prior
-from scaling_jax.decisions.recommendation import Candidate, Recommendation
+from scaling_jax.decisions.recommendation import Recommendation
 
 _COSTS = (("memory_gib", "GiB", "memory"), ("hours", "h", "time"), ("checkpoint_mib", "MiB", "stored"))
 
@@ -43,8 +41,7 @@ def full_text(found: Recommendation) -> str:
     """Everything, for a terminal."""
     lines = [sentence(found), ""]
     lines += _table(found)
-    for candidate in found.candidates:
-        lines += _about(candidate)
+    lines += _about(found)
     if found.regret is not None and found.status != "only one":
         lines.append(f"expected regret of {found.choice}: {shown(found.regret, found.level)}")
     if found.interpolation:
@@ -106,9 +103,22 @@ def _costs(cost: Cost, level: float) -> list[str]:
     return [shown(estimate, level) if estimate else "" for estimate in found]
 
 
-def _about(one: Candidate) -> Sequence[str]:
-    told = [f"{one.method}: {why}" for why in one.excluded_by]
-    told += [f"{one.method}: whether it keeps --{name} is not known (not measured)" for name in one.unchecked]
-    told += [f"{one.method}: {why}" for why in one.extrapolates]
-    how = "; ".join(f"{name} {text}" for name, text in one.cost.how.items() if getattr(one.cost, name))
-    return [*told, *([f"{one.method}: costs from {how}"] if how else [])]
+def _about(found: Recommendation) -> list[str]:
+    """What is to be known of the table's numbers; what holds for several methods is said once."""
+    told: dict[str, list[str]] = {}
+    for one in found.candidates:
+        lines = [f"excluded: {why}" for why in one.excluded_by]
+        lines += [f"not measured, so not checked: --{name}" for name in one.unchecked]
+        lines += [f"extrapolated: {why}" for why in one.extrapolates]
+        lines += [
+            f"{name} from {text}"
+            for name, text in one.cost.how.items()
+            if getattr(one.cost, name) is not None
+        ]
+        for line in lines:
+            told.setdefault(line, []).append(one.method)
+    everyone = len(found.candidates)
+    return [
+        line if len(methods) == everyone else f"{line} ({', '.join(methods)})"
+        for line, methods in told.items()
+    ]

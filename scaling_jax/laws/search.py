@@ -60,10 +60,14 @@ def search(objective: Objective, problem: Problem, iterations: int = 100) -> tup
     return descend_sorted(objective, problem, starts, iterations)
 
 
-def grid_starts(objective: Objective, problem: Problem) -> np.ndarray:
-    """Points to start from, the most promising first, (at most LANES, coordinates)."""
+def grid_starts(objective: Objective, problem: Problem, thin: int = 1) -> np.ndarray:
+    """Points to start from, the most promising first, (at most LANES, coordinates).
+
+    Of the grid every `thin`-th point along each axis.
+    """
     if objective.linear:
         grid = _grid(objective.nonlinear)
+        grid = grid[(slice(None, None, thin),) * (grid.ndim - 1)]
         flat = grid.reshape(int(np.prod(grid.shape[:-1])), grid.shape[-1])
         points = _in_blocks(_project, objective, problem, flat)
         values = _in_blocks(_values, objective, problem, points)

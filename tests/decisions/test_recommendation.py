@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from scaling_jax.decisions.forecast import DISCREPANCY
 from scaling_jax.decisions.limits import Limits
 from scaling_jax.decisions.recommendation import recommend
 from scaling_jax.decisions.recommendation_text import full_text, sentence
@@ -56,12 +57,12 @@ def costs():
 def test_the_lowest_expected_loss_is_chosen(fits):
     found = recommend(fits, AT)
     assert (found.choice, found.status) == ("full", "clear")
-    assert found.probability_best == 1.0
+    assert found.probability_best > 0.98
     assert [candidate.method for candidate in found.candidates] == ["full", "lora", "prompt"]
     chosen = found.candidate("full")
     assert chosen.loss.value == pytest.approx(1.0 + 20.0 * 1e5**-0.4)
     assert chosen.loss.low < chosen.loss.value < chosen.loss.high
-    assert found.regret.value == 0.0 and found.runs is None
+    assert found.regret.value < 1e-3 and found.runs is None
     assert not found.interpolation and "outside the fitted" in chosen.extrapolates[0]
     assert "take full" in sentence(found)
 
@@ -71,7 +72,7 @@ def test_shares_and_regret_are_those_of_the_draws():
         made("a", {"A": 5.0, "beta": 0.2, "E": 1.00}, spread=0.01),
         made("b", {"A": 5.0, "beta": 0.2, "E": 1.01}, spread=0.01),
     ]
-    found = recommend(close, AT)
+    found = recommend(close, AT, discrepancy=0.0)
     draws = [fit.draw_predictions({"d": np.array(1e5)}) for fit in close]
     assert found.probability_best == pytest.approx(np.mean(draws[0] < draws[1]))
     assert found.regret.value == pytest.approx(np.mean(draws[0] - np.minimum(*draws)))
@@ -119,14 +120,16 @@ def test_forms_are_averaged_and_widened():
     one = made("lora", {"A": 5.0, "beta": 0.2, "E": 1.0}, weight=0.75)
     two = made("lora", {"B": 6.0, "D_l": 1.0, "beta": 0.3, "E": 1.0}, "rectified", weight=0.25)
     low, high = sorted(float(fit.predict(AT)[0]) for fit in (one, two))
-    found = recommend([one, two], AT).candidates[0]
+    found = recommend([one, two], AT, discrepancy=0.0).candidates[0]
     assert low < found.loss.value < high
     assert found.laws == {"power": 0.75, "rectified": 0.25}
-    wide = [dataclasses.replace(fit, extra={**fit.extra, "discrepancy": 0.02}) for fit in (one, two)]
+    wide = [dataclasses.replace(fit, extra={**fit.extra, "discrepancy": 0.3}) for fit in (one, two)]
     wider = recommend(wide, AT).candidates[0].loss
     assert wider.high - wider.low > 1.2 * (found.loss.high - found.loss.low)
     inside = {"finetune_examples": 1e4}
     assert recommend(wide, inside).candidates[0].loss == recommend([one, two], inside).candidates[0].loss
+    # What states none gets the learned one.
+    assert recommend([one, two], AT).candidates[0].discrepancy == DISCREPANCY
 
 
 def test_json_is_plain(fits):
@@ -149,6 +152,20 @@ def test_json_is_plain(fits):
 def test_refusals(fits, at, options, message):
     with pytest.raises(InputError, match=message):
         recommend(fits, at, **options)
+
+
+def test_a_column_of_the_costs_alone(fits, costs):
+    """The size of a pilot's one model prices the run; the laws do not know it."""
+    found = recommend(fits, {**AT, "model_params": 1e8}, costs=costs)
+    assert found.candidate("lora").cost.memory_gib.value == pytest.approx(1 + 8e8 / 2**30, rel=0.01)
+    assert "model_params" not in found.at
+    with pytest.raises(InputError, match="say nothing of 1e\\+09"):
+        recommend(fits, {**AT, "model_params": 1e9}, costs=costs)
+
+
+def test_a_target_inside_the_fitted_sizes_is_an_interpolation(fits):
+    found = recommend(fits, {"finetune_examples": 5e3})
+    assert found.interpolation and "an interpolation" in full_text(found)
 
 
 def test_tasks_are_not_mixed(fits):
