@@ -39,7 +39,7 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--vocabulary",
         metavar="PATH",
-        help="token store or SentencePiece file that the tokens belong to, where FOLDER has no such file",
+        help="token store or tokenizer's file that the tokens belong to, where FOLDER has no tokenizer",
     )
     parser.add_argument(
         "--base",
@@ -83,5 +83,5 @@ def run(arguments) -> int:
     if made.remark:
         print(made.remark)
     if made.vocabulary is None and arguments.to == "checkpoint":
-        print("no SentencePiece file beside it: to tune it, convert again with --vocabulary STORE")
+        print("no tokenizer beside it: to tune it, convert again with --vocabulary STORE")
     return 0

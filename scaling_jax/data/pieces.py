@@ -35,7 +35,9 @@ def pieces_of(vocabulary: VocabularyFile) -> Pieces:
         return _SentencePiece(vocabulary.path, range(vocabulary.size - vocabulary.extra_ids, vocabulary.size))
     if vocabulary.kind == "hugging_face":
         return _HuggingFace(vocabulary.path)
-    raise InputError(f"a vocabulary of kind {vocabulary.kind!r} cannot be read: bytes, sentencepiece can")
+    raise InputError(
+        f"a vocabulary of kind {vocabulary.kind!r} cannot be read: bytes, sentencepiece, hugging_face can"
+    )
 
 
 def vocabulary_in(folder: Path, settings: dict[str, Any]) -> VocabularyFile:
@@ -56,13 +58,14 @@ def vocabulary_in(folder: Path, settings: dict[str, Any]) -> VocabularyFile:
     eos_id, *other_ends = given if isinstance(given, list) and given else [given]
     pad_id = settings.get("pad_token_id") or 0
     if found.suffix == ".json":
-        size, kind = _HuggingFace(found).size, "hugging_face"
+        opened, kind = _HuggingFace(found), "hugging_face"
     else:
         opened, kind = _SentencePiece(found), "sentencepiece"
-        size, eos_id = opened.size, opened.eos_id if eos_id is None else eos_id
+        eos_id = opened.eos_id if eos_id is None else eos_id
     if not isinstance(eos_id, int) or eos_id < 0:
         raise InputError(f"{folder}: config.json names no eos_token_id, so that nothing could end")
-    return VocabularyFile(kind, size, found, pad_id, eos_id, other_ends=tuple(other_ends))
+    ids = (pad_id, eos_id, opened.unk_id)
+    return VocabularyFile(kind, opened.size, found, *ids, other_ends=tuple(other_ends))
 
 
 class _Bytes:
@@ -96,14 +99,14 @@ class _SentencePiece:
             raise InputError(f"{path}: not a SentencePiece model") from error
         self.size = self._processor.get_piece_size()
         self.eos_id = self._processor.eos_id()
+        self.unk_id = self._processor.unk_id()
 
     def encode(self, text: str) -> list[int]:
         return self._processor.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        unknown = self._processor.unk_id()
         held = (one for one in map(int, ids) if one not in self._no_text)
-        return self._processor.decode([one if one < self.size else unknown for one in held])
+        return self._processor.decode([one if one < self.size else self.unk_id for one in held])
 
 
 class _HuggingFace:
@@ -123,6 +126,8 @@ class _HuggingFace:
         except Exception as error:  # what the library raises for a file of another format
             raise InputError(f"{path}: not a tokenizer of the library tokenizers ({error})") from error
         self.size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        unknown = getattr(self._tokenizer.model, "unk_token", None)
+        self.unk_id = -1 if unknown is None else self._tokenizer.token_to_id(unknown)
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids

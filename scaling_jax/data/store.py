@@ -37,8 +37,8 @@ class VocabularyFile:
     """A vocabulary as the store records it; `path` is None for bytes.
 
     `size` counts all ids. The highest `extra_ids` of them stand for no text: pretraining objectives take
-    sentinels from the top, as T5 does, and modes from the bottom. `other_ends` end what a model writes
-    as EOS does (LLaMA 3 Instruct has three such ids).
+    sentinels from the top, as T5 does, and modes from the bottom. `unk_id` is -1 where nothing is unknown.
+    `other_ends` end what a model writes as EOS does (LLaMA 3 Instruct has three such ids).
     """
 
     kind: str
@@ -149,8 +149,11 @@ class TokenStore:
         recorded = self.manifest["vocabulary"]
         path = self.path / recorded["file"] if recorded["file"] else None
         ids = {key: recorded[key] for key in ("pad_id", "eos_id", "unk_id")}
-        extra_ids = recorded.get("extra_ids", 0)  # stores of before there were any say nothing
-        return VocabularyFile(recorded["kind"], recorded["size"], path, **ids, extra_ids=extra_ids)
+        # Stores of before there were any say nothing of these.
+        extra_ids, other_ends = recorded.get("extra_ids", 0), tuple(recorded.get("other_ends", ()))
+        return VocabularyFile(
+            recorded["kind"], recorded["size"], path, **ids, extra_ids=extra_ids, other_ends=other_ends
+        )
 
     @property
     def references(self) -> str:
@@ -288,6 +291,7 @@ def write_store(
                 "eos_id": vocabulary.eos_id,
                 "unk_id": vocabulary.unk_id,
                 "extra_ids": vocabulary.extra_ids,
+                **({"other_ends": list(vocabulary.other_ends)} if vocabulary.other_ends else {}),
             },
             "feature_lengths": dict(feature_lengths),
             "splits": written,

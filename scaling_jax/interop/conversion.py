@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from scaling_jax import files
+from scaling_jax.data.pieces import TOKENIZER_FILES
 from scaling_jax.data.store import open_store
 from scaling_jax.errors import InputError
 from scaling_jax.interop import adapters, hugging_face, reading, t5x_checkpoints
@@ -21,11 +22,8 @@ from scaling_jax.training.program import Program
 from scaling_jax.tuning.method import restored_method
 
 ONE_AXIS = Layout()
-# The first two are SentencePiece models: a store prepared with one has its hash.
-SENTENCEPIECE = ("tokenizer.model", "spiece.model")
 TOKENIZER = (
-    *SENTENCEPIECE,
-    "tokenizer.json",
+    *TOKENIZER_FILES,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -70,8 +68,8 @@ def to_checkpoint(
         layout: where the arrays go while they are read.
         dtype: of the arrays, "float32" or "bfloat16".
         execution: fields of the model's config that say how it runs: dtype, remat, unroll.
-        vocabulary: a token store or a SentencePiece file whose tokens the model reads, where the source
-            has no SentencePiece file.
+        vocabulary: a token store or a tokenizer's file whose tokens the model reads, where the source
+            has none of `TOKENIZER_FILES`.
 
     Raises:
         InputError: see `hugging_face.open_model` and `t5x_checkpoints.open_checkpoint`; `out` is there, or
@@ -210,7 +208,8 @@ def _settings(origin: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
 
 def _vocabulary(source: Path, given: Path | None, model_size: int) -> str | None:
     if given is None:
-        found = [source / file for file in SENTENCEPIECE if (source / file).is_file()]
+        # A store prepared with the first has its hash.
+        found = [source / file for file in TOKENIZER_FILES if (source / file).is_file()]
         return files.sha256(found[0]) if found else None
     if given.is_dir():
         vocabulary = open_store(given).vocabulary

@@ -6,6 +6,7 @@ half a gigabyte.
 
 import contextlib
 import functools
+import itertools
 import os
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from scaling_jax.data.pieces import pieces_of
 from scaling_jax.data.store import VocabularyFile
 from scaling_jax.errors import InputError
 from scaling_jax.tasks import registry, vocabularies
@@ -123,7 +125,18 @@ def _bytes(vocabulary: VocabularyFile) -> Callable[[list[str]], Ragged]:
     return tokenise
 
 
-_TOKENISE = {"sentencepiece": _sentencepiece, "bytes": _bytes}
+def _hugging_face(vocabulary: VocabularyFile) -> Callable[[list[str]], Ragged]:
+    pieces = pieces_of(vocabulary)
+
+    def tokenise(strings: list[str]) -> Ragged:
+        encoded = [pieces.encode(string) for string in strings]
+        ids = np.fromiter(itertools.chain.from_iterable(encoded), np.int32)
+        return Ragged(ids, np.cumsum([0, *map(len, encoded)]))
+
+    return tokenise
+
+
+_TOKENISE = {"sentencepiece": _sentencepiece, "bytes": _bytes, "hugging_face": _hugging_face}
 
 
 def _with_eos(ragged: Ragged, eos_id: int) -> Ragged:
@@ -152,7 +165,46 @@ def _task(
 def _seqio_vocabulary(vocabulary: VocabularyFile) -> seqio.Vocabulary:
     if vocabulary.kind == "bytes":
         return seqio.ByteVocabulary(extra_ids=0)
+    if vocabulary.kind == "hugging_face":
+        return _HuggingFaceVocabulary(vocabulary)
     return seqio.SentencePieceVocabulary(str(vocabulary.path), extra_ids=0)
+
+
+class _HuggingFaceVocabulary(seqio.Vocabulary):
+    """A tokenizer.json, which TensorFlow calls back to Python for."""
+
+    def __init__(self, vocabulary: VocabularyFile):
+        super().__init__(extra_ids=0)
+        self._file, self._pieces = vocabulary, pieces_of(vocabulary)
+
+    @property
+    def eos_id(self) -> int:
+        return self._file.eos_id
+
+    @property
+    def unk_id(self) -> int | None:
+        return self._file.unk_id if self._file.unk_id >= 0 else None
+
+    @property
+    def _base_vocab_size(self) -> int:
+        return self._file.size
+
+    def _encode(self, s: str) -> list[int]:
+        return self._pieces.encode(s)
+
+    def _decode(self, ids: list[int]) -> str:
+        return self._pieces.decode(ids)
+
+    def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
+        def encode(text: bytes) -> np.ndarray:
+            return np.asarray(self._pieces.encode(text.decode("utf-8")), np.int32)
+
+        ids = tf.numpy_function(encode, [s], tf.int32, stateful=False)
+        ids.set_shape([None])
+        return ids
+
+    def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
+        return tf.numpy_function(lambda held: self._pieces.decode(held), [ids], tf.string, stateful=False)
 
 
 def _examples(read: Callable[[], Blocks], features: tuple[str, ...]) -> tf.data.Dataset:

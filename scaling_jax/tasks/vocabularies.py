@@ -1,4 +1,5 @@
-"""Vocabularies of a token store: SentencePiece trained here, a given model, or bytes.
+"""Vocabularies of a token store: SentencePiece trained here, one made elsewhere (a model file, a Hugging
+Face folder), or bytes.
 
 Ids of a vocabulary trained here are T5's: pad 0, end of sequence 1, unknown 2. `extra_ids` more may
 follow the pieces, as in seqio: no text becomes one of them, pretraining objectives take their sentinels
@@ -16,6 +17,7 @@ from typing import Any
 import gin
 
 from scaling_jax import files
+from scaling_jax.data.pieces import vocabulary_in
 from scaling_jax.data.store import VocabularyFile
 from scaling_jax.errors import InputError
 
@@ -111,6 +113,26 @@ def sentencepiece_model(path: str | None = None, extra_ids: int | None = None) -
         file = _extended(file, extra_ids or 0)
     settings = {"kind": "sentencepiece", "trained": False, "sha256": file.sha256()}
     return Vocabulary(settings | _recorded(extra_ids or 0), (), lambda text_lines, folder: file)
+
+
+@gin.configurable(module="tasks")
+def hugging_face_vocabulary(folder: str | None = None) -> Vocabulary:
+    """That of a model's folder as `convert` takes it: its SentencePiece model, or its tokenizer.json.
+
+    Args:
+        folder: of the model; its config.json says which ids end a text.
+
+    Raises:
+        InputError: no such folder, no tokenizer in it, or no end that is known.
+    """
+    if not folder:
+        raise InputError("hugging_face_vocabulary.folder is not set: bind it to the model's folder")
+    config = Path(folder) / "config.json"
+    file = vocabulary_in(Path(folder), files.read_json(config) if config.is_file() else {})
+    if file.kind == "sentencepiece":
+        return sentencepiece_model(str(file.path))
+    settings = {"kind": file.kind, "trained": False, "sha256": file.sha256(), "eos_id": file.eos_id}
+    return Vocabulary(settings, (), lambda text_lines, folder: file)
 
 
 @gin.configurable(module="tasks")

@@ -20,6 +20,23 @@ def trained(tmp_path_factory):
     return vocabularies.sentencepiece(size=60).make(iter(TRAINED_ON), tmp_path_factory.mktemp("vocabulary"))
 
 
+def byte_level_tokenizer(path, unknown="<unk>"):
+    """A tokenizer.json of 300 pieces, of bytes as LLaMA 3's, with ends 1 and 2."""
+    tokenizers = pytest.importorskip("tokenizers", reason="the library tokenizers is not installed")
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token=unknown))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<unk>", "<s>", "</s>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator(TRAINED_ON, trainer)
+    made.save(str(path))
+    return made
+
+
 @pytest.mark.parametrize("kind", ["bytes", "sentencepiece"])
 def test_as_seqio(kind, trained):
     seqio = pytest.importorskip("seqio", reason="the extra `tasks` is not installed")
@@ -46,18 +63,9 @@ def test_ids_beyond_the_pieces(trained):
     assert pieces_of(sentinels).decode(ids) == "a house"
 
 
-def test_tokenizer_of_hugging_face(tmp_path):
-    tokenizers = pytest.importorskip("tokenizers", reason="the library tokenizers is not installed")
-    made = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
-    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = tokenizers.decoders.ByteLevel()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<unk>", "<s>", "</s>"],
-        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-    )
-    made.train_from_iterator(TRAINED_ON, trainer)
-    made.save(str(tmp_path / "tokenizer.json"))
+@pytest.mark.parametrize("unknown", ["<unk>", None])
+def test_tokenizer_of_hugging_face(tmp_path, unknown):
+    made = byte_level_tokenizer(tmp_path / "tokenizer.json", unknown)
     found = vocabulary_in(tmp_path, {"eos_token_id": [2, 5], "pad_token_id": None})
     assert (found.kind, found.size, found.eos_id, found.pad_id) == (
         "hugging_face",
@@ -65,7 +73,7 @@ def test_tokenizer_of_hugging_face(tmp_path):
         2,
         0,
     )
-    assert found.other_ends == (5,)
+    assert found.other_ends == (5,) and found.unk_id == (0 if unknown else -1)
     pieces = pieces_of(found)
     for text in TEXTS:
         assert pieces.encode(text) == made.encode(text).ids

@@ -1,12 +1,20 @@
 """Ids that stand for no text: how many a vocabulary has, where they lie, and what they leave alone."""
 
+import dataclasses
+import json
+
+import jax
 import numpy as np
 import pytest
 
 from scaling_jax import configuration, files
 from scaling_jax.data.store import VocabularyFile, open_store
 from scaling_jax.errors import InputError
+from scaling_jax.interop import conversion, hugging_face
 from scaling_jax.tasks import prepare, registry, vocabularies
+from scaling_jax.training import checkpoints, data_sets
+from tests.data.test_pieces import byte_level_tokenizer
+from tests.interop import cases
 
 LINES = [
     "the cat sat on the mat",
@@ -102,3 +110,51 @@ def test_a_store_records_them_and_its_tokens_stay_the_same(tmp_path):
         InputError, match="prepared with other settings .vocabulary.extra_ids: there 7, now None"
     ):
         prepared("extended")
+
+
+def test_a_store_in_the_tokens_of_a_hugging_face_folder(tmp_path):
+    """With a tokenizer.json alone, as LLaMA 3 has: prepared, recorded by convert, and taken for tuning."""
+    pytest.importorskip("seqio", reason="needs the extra: tasks")
+    config = dataclasses.replace(cases.CASES["llama_tied"], vocabulary_size=304)
+    generator = np.random.default_rng(0)
+    shapes = jax.tree.map(np.shape, cases.parameters("llama_tied"))
+    shapes["embedding"]["table"] = (304, config.model_dim)
+    params = jax.tree.map(
+        lambda shape: generator.normal(size=shape).astype(np.float32),
+        shapes,
+        is_leaf=lambda leaf: isinstance(leaf, tuple),
+    )
+    hugging_face.write_model(tmp_path / "llama", config, params, settings={"eos_token_id": [2, 1]})
+    made = byte_level_tokenizer(tmp_path / "llama/tokenizer.json", unknown=None)
+    rows = [{"source": f"the {word} men see", "target": f"a {word} house, 你好!"} for word in "abcdef"]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    registry.load_all()
+    bindings = [
+        f"TRAIN = '{tmp_path}/rows.jsonl'",
+        "prepare.vocabulary = @hugging_face_vocabulary()",
+        f"hugging_face_vocabulary.folder = '{tmp_path}/llama'",
+        "jsonl.cut_dev = 1",
+        "jsonl.cut_test = 1",
+    ]
+    configuration.parse(["gin_configs/tasks/jsonl.gin"], bindings)
+    store = open_store(prepare.prepare(tmp_path / "stores", say=lambda line: None)["finetune"])
+    assert (store.vocabulary.kind, store.vocabulary.size) == ("hugging_face", 300)
+    assert (store.vocabulary.eos_id, store.vocabulary.other_ends, store.vocabulary.unk_id) == (2, (1,), -1)
+    text, example = store.split("test").texts()[0], store.split("test")[0]
+    for name in ("inputs", "targets"):
+        assert example[name].tolist() == [*made.encode(text[name]).ids, 2]
+    from scaling_jax.tasks.seqio_tasks import seqio
+
+    by_seqio = seqio.get_mixture_or_task("jsonl_v1").get_dataset(None, "test", shuffle=False)
+    (theirs,) = by_seqio.as_numpy_iterator()
+    assert {name: theirs[name].tolist() for name in theirs} == {
+        name: ids.tolist() for name, ids in example.items()
+    }
+    converted = conversion.to_checkpoint(tmp_path / "llama", tmp_path / "base")
+    assert converted.vocabulary == store.vocabulary.sha256()
+    data_sets.check_vocabulary(store, tmp_path / "base", checkpoints.about(tmp_path / "base"))
+    with pytest.raises(InputError, match="hugging_face_vocabulary.folder is not set"):
+        vocabularies.hugging_face_vocabulary("")
+    (tmp_path / "llama/config.json").unlink()
+    with pytest.raises(InputError, match="names no eos_token_id"):
+        vocabularies.hugging_face_vocabulary(str(tmp_path / "llama"))
