@@ -77,8 +77,8 @@ class LoRA(Targeted):
             module, "lora_b", nn.initializers.zeros, (self.rank, features_out), (None, axis_out)
         )
         seen = self._seen(module, inputs)
-        low_rank = jnp.dot(jnp.dot(seen, down.astype(inputs.dtype)), up.astype(inputs.dtype))
-        return project(inputs) + self.scale * low_rank
+        low_rank = jnp.dot(self.scale * jnp.dot(seen, down.astype(inputs.dtype)), up.astype(inputs.dtype))
+        return project(inputs) + low_rank
 
     def _seen(self, module: nn.Module, inputs: jax.Array) -> jax.Array:
         # Only a training step hands in the stream of random numbers.
