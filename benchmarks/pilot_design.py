@@ -15,7 +15,7 @@ Widths are those of the 90% interval of the loss at the target as `fit` gives it
 methods.
 
     python benchmarks/pilot_design.py --truths 60
-    python benchmarks/pilot_design.py --replay runs/quickstart/results.csv --budgets 0.1,0.2,0.4
+    python benchmarks/pilot_design.py --replay runs/quickstart/results.csv --budgets 0.25,0.5,1
 """
 
 import argparse
@@ -168,11 +168,12 @@ def designs(curves: Curves, budget: float) -> dict[str, dict[str, np.ndarray] | 
     """All that are compared; None where the budget does not pay for one."""
     given = curves.problem
     even = even_ladders(given, budget)
+    several = all(own.seeds >= 3 for own in curves.candidates.values())
     return {
         "pilot": by_rounds(curves, budget),
         "at once": dict(design(given, budget).counts),
         "doubling": doubling(curves, budget, 1),
-        "3 seeds": doubling(curves, budget, 3),
+        "3 seeds": doubling(curves, budget, 3) if several else None,
         "best even": dict(even[0].counts) if even else None,
     }
 

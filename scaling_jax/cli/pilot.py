@@ -93,21 +93,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Makes the pilot, or prints its plan."""
-    request = _request(arguments)
-    from scaling_jax.cli.piloting import outcome, plan, rounds
+    asked = _request(arguments)
+    from scaling_jax.cli.piloting import outcome, plan, request, rounds
 
     def say(line: str) -> None:
         print(line, flush=True)
 
-    rounds.check(request)
-    is_new = not (request.out / "pilot.json").exists()
-    record = rounds.claim(request)
+    request.check(asked)
+    is_new = not (asked.out / "pilot.json").exists()
+    record = request.claim(asked)
     try:
-        made = rounds.ready(request, say)
+        made = request.ready(asked, say)
     except InputError:
         # What was refused must not be in the way of the corrected command.
         if is_new:
-            shutil.rmtree(request.out)
+            shutil.rmtree(asked.out)
         raise
     if arguments.dry_run:
         for line in plan.plan_lines(made, record):
@@ -152,7 +152,7 @@ def _request(arguments: argparse.Namespace):
     for path in text:
         if not path.is_file():
             raise InputError(f"--pretrain: no file {path}")
-    from scaling_jax.cli.piloting import rounds
+    from scaling_jax.cli.piloting.request import Request
     from scaling_jax.studies.pilot_inputs import Examples, Pretraining, find_model
 
     examples = Examples(
@@ -166,7 +166,9 @@ def _request(arguments: argparse.Namespace):
     )
     out = Path(arguments.out)
     models = tuple(find_model(given, out) for given in family)
-    return rounds.Request(
+    if len({model.base for model in models}) < len(models):
+        raise InputError("--models: two folders have the same name; rename one of them")
+    return Request(
         models=models,
         examples=examples,
         counted=examples.counted(),

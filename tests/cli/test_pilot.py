@@ -7,7 +7,7 @@ import pytest
 
 from scaling_jax import files
 from scaling_jax.cli.main import main
-from scaling_jax.cli.piloting import rounds
+from scaling_jax.cli.piloting import request
 from scaling_jax.studies import pilot_inputs, step_costs
 from scaling_jax.studies.step_costs import StepCosts
 from tests.interop import cases
@@ -35,8 +35,8 @@ def room(tmp_path, monkeypatch):
     save("large")
     save("small", layers=1)
     write(tmp_path / "pairs.jsonl", 6000)
-    monkeypatch.setattr(rounds, "make_inputs", lambda *given: tmp_path / "store")
-    monkeypatch.setattr(rounds, "_workers", lambda: 2)
+    monkeypatch.setattr(request, "make_inputs", lambda *given: tmp_path / "store")
+    monkeypatch.setattr(request, "_workers", lambda: 2)
     monkeypatch.setattr(step_costs, "measured", lambda config, runs, *rest: [COSTS] * len(runs))
     return tmp_path
 
@@ -86,6 +86,12 @@ def test_a_family_varies_the_model_too(room, capsys):
     assert pilot(room, "--hours", "0.5", "--models", str(room / "small"), "--methods", "full,lora") == 0
     plan = capsys.readouterr().out
     assert "large full (seeds)" in plan and "small lora (seeds)" in plan
+
+
+def test_models_that_are_alike_are_no_family(room, capsys, tmp_path):
+    (room / "again").mkdir()
+    (room / "again/about.json").write_text((room / "large/about.json").read_text())
+    assert "the same name" in refused(room, capsys, "--hours", "1", "--models", str(room / "again"))
 
 
 def test_limits_leave_methods_out(room, capsys, monkeypatch):

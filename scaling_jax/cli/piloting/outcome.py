@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from scaling_jax import configuration, files
-from scaling_jax.cli.piloting.rounds import SIZE, Ready, clock, parse, results
+from scaling_jax.cli.piloting.request import SIZE, Ready, parse
+from scaling_jax.cli.piloting.rounds import clock
+from scaling_jax.cli.piloting.state import results
 from scaling_jax.decisions.limits import Limits
 from scaling_jax.decisions.pilot_fits import fit_pilot
 from scaling_jax.decisions.recommendation import Recommendation, recommend

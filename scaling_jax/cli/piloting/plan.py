@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from scaling_jax.cli.piloting.rounds import SIZE, Ready, clock, explained, state_of, workers_text
+from scaling_jax.cli.piloting.request import SIZE, Ready
+from scaling_jax.cli.piloting.rounds import clock, explained, workers_text
+from scaling_jax.cli.piloting.state import GAINED, state_of
 from scaling_jax.cli.predict import aligned
 from scaling_jax.decisions import pilot_rounds
 from scaling_jax.decisions.pilot_design import BudgetTooSmall
@@ -63,7 +65,7 @@ def plan_lines(made: Ready, record: Mapping[str, Any]) -> list[str]:
 
 
 def _level(made: Ready) -> float:
-    return 0.7 * min(cost.start_loss for cost in made.costs.values())
+    return GAINED * min(cost.start_loss for cost in made.costs.values())
 
 
 def _grid(made: Ready, state: pilot_rounds.State, planned) -> list[tuple[str, ...]]:
