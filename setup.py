@@ -47,6 +47,8 @@ EXTRAS = {
     "beam": ["apache-beam>=2.70,<3"],
     "gpu": ["jax[cuda12]>=0.8.2,<0.11"],
     "tpu": ["jax[tpu]>=0.8.2,<0.11"],
+    # TPU's compiler without a TPU: each version of JAX names the libtpu that it goes with.
+    "plan": ["jax[tpu]>=0.8.2,<0.11"],
     # Side-by-side comparison with the PyTorch libraries.
     "parity": ["torch>=2.9,<3", "transformers>=5,<6", "peft>=0.18,<1"],
     "test": ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.115,<7", "setuptools>=77"],

@@ -27,6 +27,7 @@ IMPORTS = {
     "test": ("pytest", "xdist", "hypothesis"),
     "gpu": ("jax_cuda12_plugin",),
     "tpu": ("libtpu",),
+    "plan": ("libtpu",),
     "parity": ("torch", "transformers", "peft"),
 }
 HEAVY = ("jax", "flax", "orbax", "tensorflow", "seqio", "torch", "scipy", "matplotlib", "grain")

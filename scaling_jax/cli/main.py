@@ -17,7 +17,7 @@ from scaling_jax import cli, configuration
 from scaling_jax.errors import InputError
 
 _ORDER = (
-    *("prepare", "pretrain", "convert", "finetune", "evaluate", "infer", "study"),
+    *("prepare", "pretrain", "convert", "finetune", "evaluate", "infer", "study", "plan"),
     *("fit", "predict", "compare", "pilot", "recommend", "backtest", "report"),
 )
 _EPILOG = """The way through:

@@ -157,6 +157,23 @@ def generated_batches(
         yield dict(zip(chosen.tolist(), _read(found), strict=False))
 
 
+def lower(program: Program, base: Any, decoding: Decoding, tokens: int) -> jax.stages.Lowered:
+    """What decodes a batch of prompts of so many tokens, of abstract arrays; see `Program.lower_train`."""
+    parts = program.mesh.shape["data"] * program.mesh.shape["fsdp"]
+    rows = math.ceil(decoding.batch_size / parts) * parts
+    ids = Ids(0, (1,), 0)
+    arrange = _two_sequences if program.model.encoder_layers else _one_sequence
+    batch = arrange([np.zeros(tokens, np.int32)], rows, ids) | {"places": np.zeros(rows, np.int32)}
+    shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in batch.items()}
+    how = dataclasses.replace(decoding, seed=0, batch_size=1)
+    return _compiled(program, how, ids).lower(
+        program.abstract_tuned(),
+        program.abstract_frozen(base),
+        program.abstract_batches(shapes, leading=0),
+        jax.ShapeDtypeStruct((), np.uint32),
+    )
+
+
 def prompt_length(tokens: int) -> int:
     """The padded length of a batch whose longest prompt has so many tokens."""
     power = 8 << max(0, math.ceil(math.log2(max(tokens, 1) / 8)))

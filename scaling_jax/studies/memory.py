@@ -7,6 +7,7 @@ import jax
 
 from scaling_jax.models import counts
 from scaling_jax.models.config import ModelConfig
+from scaling_jax.planning.memory import activation_bytes
 from scaling_jax.training.optimizers import Optimizer
 from scaling_jax.tuning.full import Full
 from scaling_jax.tuning.method import TuningMethod
@@ -40,24 +41,12 @@ def job_bytes(
     tuned = base if method.trains_base else jax.eval_shape(method.kept, variables["tuned"])
     state = jax.eval_shape(optimizer.transformation().init, tuned)
     frozen = 0 if method.trains_base else counts.size(base) * _BYTES[base_dtype]
-    return frozen + 2 * _bytes(tuned) + _bytes(state) + _activations(model, batch_tokens)
+    return frozen + 2 * _bytes(tuned) + _bytes(state) + activation_bytes(model, batch_tokens)
 
 
 def pretraining_bytes(model: ModelConfig, optimizer: Optimizer, batch_tokens: float) -> float:
     """Bytes of a pretraining job: all parameters are trained."""
     return job_bytes(model, Full(), optimizer, batch_tokens)
-
-
-def _activations(model: ModelConfig, tokens: float) -> float:
-    width = _BYTES[model.dtype]
-    layers = model.layers + model.encoder_layers
-    if model.remat == "full":
-        per_layer = model.model_dim
-    else:
-        heads = (model.heads + 2 * model.key_value_heads) * model.head_dim
-        per_layer = 4 * model.model_dim + heads + 3 * model.feed_forward_dim
-    chunk = min(tokens, model.logits_chunk or 2**26 / model.vocabulary_size)
-    return tokens * layers * per_layer * width + 4 * chunk * model.vocabulary_size
 
 
 def _bytes(tree: Any) -> int:

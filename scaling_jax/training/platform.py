@@ -54,6 +54,11 @@ def prepare_process() -> None:
     keep_compiled()
 
 
+def prepare_compiler() -> None:
+    """Sets TPU's flags of a process that compiles for TPUs that are not here; call before JAX starts."""
+    os.environ["LIBTPU_INIT_ARGS"] = _with("LIBTPU_INIT_ARGS", os.environ, TPU_FLAGS, "libtpu", _START_TPU)
+
+
 def keep_compiled() -> None:
     """Keeps the programs that this process compiles for the next one."""
     import jax

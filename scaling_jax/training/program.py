@@ -158,18 +158,24 @@ class Program:
         """Seconds that this process has spent compiling this program."""
         return _compile_seconds.get(self, 0.0)
 
+    def check_rows(self, rows: int) -> None:
+        """
+        Raises:
+            InputError: a batch of so many rows is not divided by the devices that split them.
+        """
+        parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        if rows % parts:
+            raise InputError(
+                f"a batch of {rows} rows is not divided by the {parts} devices of mesh axes data and fsdp"
+            )
+
     def place(self, batches: Batch, leading: int = 1) -> Any:
         """This process's rows on its devices, from arrays with so many axes before the rows.
 
         Raises:
             InputError: the rows are not divided by the devices that split them.
         """
-        rows = next(iter(batches.values())).shape[leading] * jax.process_count()
-        parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-        if rows % parts:
-            raise InputError(
-                f"a batch of {rows} rows is not divided by the {parts} devices of mesh axes data and fsdp"
-            )
+        self.check_rows(next(iter(batches.values())).shape[leading] * jax.process_count())
         sharding = meshes.batch_sharding(self.mesh, leading)
         return {
             name: jax.make_array_from_process_local_data(sharding, array) for name, array in batches.items()

@@ -1,0 +1,128 @@
+"""Collectives of a compiled program, read off its text: how often each kind runs in a step, and its bytes.
+
+Loops count: what stands in a loop's body is multiplied by its number of rounds, which is in the text as
+`known_trip_count` or as the constant that the loop's condition compares its counter with. Bytes are those
+of the result on one device: what an all-gather has gathered, what an all-reduce has added up. XLA chooses
+the kinds: on TPU a gather may appear as an all-reduce, and a reduce-scatter never does.
+"""
+
+import re
+from typing import NamedTuple
+
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+_BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "f16": 2, "token": 0}
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
+_COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
+_CALLED = re.compile(
+    r"(calls|to_apply|body|condition|branch_computations|called_computations)=(\{[^}]*\}|%?[\w.\-]+)"
+)
+_ARRAY = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
+_CONSTANT = re.compile(r"%?([\w.\-]+) = s\d+\[\][^=]* constant\((\d+)\)")
+_COMPARE = re.compile(r"compare\(([^)]*)\), direction=LT")
+_TRIPS = re.compile(r'known_trip_count[":{ n]+(\d+)')
+
+
+class Collective(NamedTuple):
+    """All collectives of one kind in one run of a program, on one device."""
+
+    kind: str
+    count: int
+    bytes: int
+
+
+def collectives(text: str) -> list[Collective]:
+    """The collectives of a program's text, by kind; the largest first."""
+    bodies = _computations(text)
+    times = _times(bodies, _entry(text))
+    seen: dict[tuple, tuple[str, int, int]] = {}
+    for name, lines in bodies.items():
+        for line in lines:
+            if found := _COLLECTIVE.search(line):
+                shape, kind, start = found.groups()
+                channel = re.search(r"channel_id=(\d+)", line)
+                # A fused one stands in the text of its start and of its end, under one channel.
+                key = (kind, channel.group(1)) if channel else (name, line)
+                entry = (kind, times.get(name, 1), _size(shape, bool(start)))
+                seen[key] = max(seen.get(key, entry), entry)
+    totals: dict[str, list[int]] = {}
+    for kind, count, size in seen.values():
+        total = totals.setdefault(kind, [0, 0])
+        total[0] += count
+        total[1] += count * size
+    return sorted(
+        (Collective(kind, count, size) for kind, (count, size) in totals.items()),
+        key=lambda one: -one.bytes,
+    )
+
+
+def _computations(text: str) -> dict[str, list[str]]:
+    """Lines of every computation by its name."""
+    bodies: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in text.splitlines():
+        if begins := _COMPUTATION.match(line):
+            lines = bodies.setdefault(begins.group(1), [])
+        elif line.startswith("}"):
+            lines = []
+        else:
+            lines.append(line)
+    return bodies
+
+
+def _entry(text: str) -> str:
+    found = re.search(r"^ENTRY %?([\w.\-]+) ", text, re.MULTILINE)
+    return found.group(1) if found else ""
+
+
+def _times(bodies: dict[str, list[str]], entry: str) -> dict[str, int]:
+    """How often each computation runs; one that nothing is known of once."""
+    times: dict[str, int] = {}
+
+    def visit(name: str, count: int) -> None:
+        if times.get(name, 0) >= count:
+            return
+        times[name] = count
+        for line in bodies.get(name, ()):
+            for role, called in _CALLED.findall(line):
+                rounds = _rounds(line, bodies) if role in ("body", "condition") else 1
+                for other in re.findall(r"[\w.\-]+", called):
+                    visit(other, count * rounds)
+
+    visit(entry, 1)
+    return times
+
+
+def _rounds(line: str, bodies: dict[str, list[str]]) -> int:
+    """Rounds of the loop on a line; 1 where they are not constant."""
+    if told := _TRIPS.search(line):
+        return int(told.group(1))
+    condition = re.search(r"condition=%?([\w.\-]+)", line)
+    lines = bodies.get(condition.group(1), []) if condition else []
+    constants = dict(_CONSTANT.findall("\n".join(lines)))
+    for compared in lines:
+        if found := _COMPARE.search(compared):
+            for operand in re.findall(r"%?([\w.\-]+)(?:,|$)", found.group(1)):
+                if operand in constants:
+                    return int(constants[operand])
+    return 1
+
+
+def _size(shape: str, start: bool) -> int:
+    """Bytes of a shape in a program's text; of the start of an asynchronous one, of its last array."""
+    arrays = _ARRAY.findall(shape)
+    sizes = [_bytes(kind) * _elements(sides) for kind, sides in arrays]
+    return int(sizes[-1] if start and sizes else sum(sizes))
+
+
+def _bytes(kind: str) -> float:
+    if kind in _BYTES:
+        return _BYTES[kind]
+    bits = re.search(r"\d+", kind)
+    return int(bits.group()) / 8 if bits else 1
+
+
+def _elements(sides: str) -> int:
+    count = 1
+    for side in filter(None, sides.split(",")):
+        count *= int(side)
+    return count

@@ -1,0 +1,159 @@
+"""Other meshes, remat policies and microbatches for the same runs, those that change least first."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+from scaling_jax.errors import InputError
+from scaling_jax.models.config import ModelConfig
+from scaling_jax.planning.memory import estimated
+from scaling_jax.planning.topologies import Hardware
+from scaling_jax.planning.workload import Workload, parts
+from scaling_jax.training.mesh import Layout
+
+TENSORS = (1, 2, 4, 8, 16, 32)
+MICROBATCHES = (2, 4, 8, 16)
+# Of the memory that a device has, the share that an estimate may take; estimates are not exact.
+ROOM = 0.9
+
+
+def divides(model: ModelConfig, tensor: int) -> bool:
+    """Whether so many devices share the model's heads, feed-forward and vocabulary evenly."""
+    sides = (model.heads, model.feed_forward_dim, model.vocabulary_size)
+    return not any(side % tensor for side in sides)
+
+
+def layouts(workload: Workload, count: int) -> Iterator[Layout]:
+    """Meshes of so many devices that divide rows, heads and widths; parameters over as many as can be."""
+    for tensor in TENSORS:
+        if count % tensor or not divides(workload.model, tensor) or workload.rows % (count // tensor):
+            continue
+        split = fsdp = count // tensor
+        while workload.model.model_dim % fsdp:
+            fsdp //= 2
+        if split % fsdp == 0:
+            rules = workload.layout.rules
+            yield Layout(split // fsdp, fsdp, tensor, rules)
+
+
+def chosen(workload: Workload, hardware: Hardware) -> tuple[Workload, Hardware]:
+    """The mesh to take where none is asked for, and the part of the hardware that it needs.
+
+    Rows split a batch first: the most devices whose number divides it, each with whole heads. Where that
+    is estimated not to fit, heads, feed-forward and vocabulary are split too.
+
+    Raises:
+        InputError: no mesh divides rows and model.
+    """
+    found: list[tuple[int, int, Workload, Hardware]] = []
+    for count in _counts(hardware.count):
+        for layout in layouts(workload, count):
+            found.append((layout.tensor, -count, layout, count))
+    best: dict[int, tuple] = {}
+    for tensor, _, layout, count in sorted(found, key=lambda one: one[:2]):
+        best.setdefault(tensor, (layout, count))
+    tried = []
+    for layout, count in best.values():
+        try:
+            part = hardware.part(count)
+        except InputError:
+            continue
+        laid = on_layout(workload, layout, part)
+        total = estimated(laid, part).total
+        if hardware.memory_bytes is None or total <= ROOM * hardware.memory_bytes:
+            return laid, part
+        tried.append((total, laid, part))
+    if not tried:
+        raise InputError(
+            f"{workload.name}: no mesh of {hardware.name} divides its {workload.rows} rows and the heads, "
+            "widths and vocabulary of its model: take another batch size"
+        )
+    _, laid, part = min(tried, key=lambda one: one[0])
+    return laid, part
+
+
+def on_layout(workload: Workload, layout: Layout, hardware: Hardware) -> Workload:
+    """The same runs on another mesh; batches of evaluations become as large as it needs."""
+    laid = dataclasses.replace(workload, layout=layout)
+    split = parts(laid, hardware)
+    rows = -(-workload.evaluation_rows // split) * split
+    return dataclasses.replace(laid, evaluation_rows=rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """Another way to make the same runs: what is changed in words, and the bytes it is estimated to need."""
+
+    words: str
+    workload: Workload
+    estimate: int
+
+
+def changes(workload: Workload, hardware: Hardware) -> list[Change]:
+    """What may fit instead on the same devices, what changes least first; estimated to fit before not."""
+    found = []
+    for layout in _other_layouts(workload, hardware):
+        for remat in dict.fromkeys((workload.model.remat, "full")):
+            for microbatches in _microbatches(workload, layout, hardware):
+                if (layout, remat, microbatches) == (
+                    workload.layout,
+                    workload.model.remat,
+                    workload.microbatches,
+                ):
+                    continue
+                model = dataclasses.replace(workload.model, remat=remat)
+                other = on_layout(workload, layout, hardware)
+                other = dataclasses.replace(other, model=model, microbatches=microbatches)
+                try:
+                    estimate = estimated(other, hardware).total
+                except InputError:
+                    continue
+                found.append(Change(_words(workload, other), other, estimate))
+    room = hardware.memory_bytes * ROOM if hardware.memory_bytes else float("inf")
+
+    def order(change: Change) -> tuple:
+        other = change.workload
+        fits = change.estimate <= room
+        return (
+            not fits,
+            0 if fits else change.estimate,
+            other.model.remat != workload.model.remat,  # computes a third more
+            other.layout != workload.layout,
+            other.microbatches,
+            other.layout.tensor,
+        )
+
+    return sorted(found, key=order)
+
+
+def _other_layouts(workload: Workload, hardware: Hardware) -> Iterable[Layout]:
+    return dict.fromkeys((workload.layout, *layouts(workload, hardware.count)))
+
+
+def _microbatches(workload: Workload, layout: Layout, hardware: Hardware) -> list[int]:
+    split = parts(dataclasses.replace(workload, layout=layout), hardware)
+    own = workload.rows // split
+    return [
+        count
+        for count in dict.fromkeys((workload.microbatches, *MICROBATCHES))
+        if count >= workload.microbatches and own and own % count == 0
+    ]
+
+
+def _words(before: Workload, after: Workload) -> str:
+    changed = []
+    if after.layout != before.layout:
+        layout = after.layout
+        changed.append(f"Layout data {layout.data or 'rest'} x fsdp {layout.fsdp} x tensor {layout.tensor}")
+    if after.model.remat != before.model.remat:
+        changed.append(f"remat = {after.model.remat!r}")
+    if after.microbatches != before.microbatches:
+        changed.append(f"microbatches = {after.microbatches}")
+    return ", ".join(changed)
+
+
+def _counts(count: int) -> Iterator[int]:
+    while True:
+        yield count
+        if count % 2:
+            return
+        count //= 2

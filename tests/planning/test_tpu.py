@@ -1,0 +1,56 @@
+"""Steps compiled for TPUs that are not here, by libtpu; skipped where the extra `plan` is not installed."""
+
+import dataclasses
+import importlib.util
+
+import pytest
+
+from scaling_jax.data.objectives.objective import Lengths
+from scaling_jax.models.config import ModelConfig
+from scaling_jax.planning import topologies
+from scaling_jax.planning.compiled import compiled_step
+from scaling_jax.planning.workload import Workload
+from scaling_jax.training.mesh import Layout
+from scaling_jax.training.optimizers import Optimizer
+from scaling_jax.tuning.full import Full
+from scaling_jax.tuning.lora import LoRA
+
+WORKLOAD = Workload(
+    name="full of small",
+    kind="finetuning",
+    model=ModelConfig("small", 2, 2, 128, 256, 512, 1024, dtype="bfloat16", remat="full"),
+    method=Full(),
+    optimizer=Optimizer(),
+    layout=Layout(fsdp=4),
+    rows=8,
+    lengths=Lengths(256, 256, 512),
+    mean_lengths=(256.0, 256.0),
+    steps=(1,),
+    evaluation_rows=8,
+)
+
+
+@pytest.fixture(scope="module")
+def v5e(request):
+    required = request.config.getoption("--require_extras").split(",")
+    if importlib.util.find_spec("libtpu") is None and "plan" not in required:
+        pytest.skip("extra 'plan' (libtpu) is not installed")
+    return topologies.open_topology("v5e:2x2")
+
+
+def test_a_step_with_its_kernel_for_chips_that_are_not_here(v5e):
+    step = compiled_step(WORKLOAD, v5e, "train")
+    assert step.status == "compiled" and v5e.count == 4
+    # Parameters are split over all chips.
+    parameters = sum(size for size in (256 * 1024, 2 * (2 * 256 * 256 + 2 * 256 * 128 + 3 * 256 * 512)))
+    assert step.memory.trained == pytest.approx(parameters, rel=0.01)
+    assert step.collectives and step.kernels.get("tpu_custom_call", 0) > 0
+
+
+def test_what_the_compiler_refuses_says_how_much_it_needs(v5e):
+    model = dataclasses.replace(WORKLOAD.model, remat="none", layers=64, feed_forward_dim=8192)
+    large = dataclasses.replace(
+        WORKLOAD, model=model, rows=512, lengths=Lengths(512, 512, 1024), method=LoRA(rank=2)
+    )
+    step = compiled_step(large, v5e, "train")
+    assert step.status == "too large" and step.needed > v5e.memory_bytes and step.memory is None
