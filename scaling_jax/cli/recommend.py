@@ -99,6 +99,7 @@ def _recommend(arguments, limits) -> int:
         scores,
         arguments.task,
         _names(arguments.methods),
+        next_size=_next_size(costs, at),
         discrepancy=arguments.discrepancy,
     )
     written = [_write(arguments.out, found)] if arguments.out else []
@@ -142,6 +143,15 @@ def _read(arguments, at):
         loss = fits[0].columns["y"]
         scores = fit_scores(table, arguments.score, loss, arguments.between, at, where)
     return fits, scores, table
+
+
+def _next_size(table, at) -> float | None:
+    """The smallest model of the table that is larger than the target's; None where there is none."""
+    size = next((name for name in _SIZES if name in at), None)
+    if table is None or size is None or size not in table or not isinstance(at[size], float):
+        return None
+    larger = [value for value in table.numbers(size).tolist() if value > at[size]]
+    return min(larger) if larger else None
 
 
 def _columns(arguments, table, at) -> dict[str, str]:

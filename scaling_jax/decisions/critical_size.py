@@ -139,21 +139,54 @@ def critical_sizes(
     gap = sign * (_values(first, at, role, sizes)[0] - _values(second, at, role, sizes)[0])
     draws = sign * _draw_gaps(first, second, at, role, sizes)
     names = (str(first.group.get(between, "first")), str(second.group.get(between, "second")))
+    return compared(
+        names,
+        sizes,
+        gap,
+        draws,
+        column=first.columns[role],
+        at=at,
+        fitted=fitted,
+        level=first.level,
+        closed_form=closed_form(first, second),
+    )
+
+
+def compared(
+    names: tuple[str, str],
+    sizes: np.ndarray,
+    gap: np.ndarray,
+    draws: np.ndarray,
+    column: str,
+    at: Mapping[str, float],
+    fitted: tuple[float, float],
+    level: float,
+    closed_form: Mapping[str, float | None] | None = None,
+) -> Comparison:
+    """The crossings in a difference that is known on a grid.
+
+    Args:
+        names: the two methods.
+        sizes: (sizes,), ascending, a fine grid in the logarithm.
+        gap: (sizes,), the first's loss minus the second's.
+        draws: (draws, sizes), the same of every draw.
+        column, at, fitted, level, closed_form: as in `Comparison`.
+    """
     positions = _sign_changes(gap)
-    crossings = tuple(_crossing(sizes, gap, draws, position, names, first.level) for position in positions)
+    crossings = tuple(_crossing(sizes, gap, draws, position, names, level) for position in positions)
     changes = np.any(np.sign(draws[:, 1:]) != np.sign(draws[:, :-1]), axis=1)
     return Comparison(
         first=names[0],
         second=names[1],
-        column=first.columns[role],
+        column=column,
         at={key: float(value) for key, value in at.items()},
-        searched=(float(low), float(high)),
+        searched=(float(sizes[0]), float(sizes[-1])),
         fitted=fitted,
         crossings=crossings,
         share_crossing=float(np.mean(changes)),
-        better=None if crossings or not np.any(gap) else names[0 if gap[_GRID // 2] < 0 else 1],
-        level=first.level,
-        closed_form=closed_form(first, second),
+        better=None if crossings or not np.any(gap) else names[0 if gap[len(gap) // 2] < 0 else 1],
+        level=level,
+        closed_form=closed_form,
     )
 
 

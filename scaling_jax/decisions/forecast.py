@@ -5,8 +5,9 @@ a forecast is a mixture: each draw takes one form, as often as its weight says, 
 parameters. What all forms get wrong together is a share of the change that they predict beyond the fitted
 sizes: the logarithm of every draw moves by discrepancy * |change| * sqrt(1 + away) * z. `away` is how far
 beyond the fitted sizes the point lies, in multiples of the range that they span (in doublings), and z a
-Student's t deviate of the draw: one for all its points, as a law that bends away goes on doing so. Inside the
-fitted sizes nothing is added. docs/backtest.md has where this comes from and how well it holds.
+Student's t deviate of the draw: one for all its points, as a law that bends away goes on doing so. A change
+along another column than `d`, such as the model size, counts four times. Inside the fitted sizes nothing is
+added. docs/backtest.md has where this comes from and how well it holds.
 """
 
 import math
@@ -24,6 +25,8 @@ from scaling_jax.laws.results import Fit
 # Learned from 30 measured curves, docs/backtest.md: the scale of the relative error of the predicted change
 # beyond the fitted sizes (over sqrt(1 + away)), and the degrees of freedom of its Student's t.
 DISCREPANCY, TAILS = 0.15, 5.0
+# The change predicted along other columns than `d`, such as the model size, is so many times as uncertain.
+_OTHER_COLUMNS = 4.0
 
 
 @dataclass(frozen=True)
@@ -83,15 +86,31 @@ class Forecast:
         """Draws of the loss (of the law, not of one more noisy run), (draws, *shape)."""
         forms, deviates = self._random
         places = [fit.column_values(at) for fit in self.fits]
-        inside = [_clipped(fit, place) for fit, place in zip(self.fits, places, strict=True)]
         each = [
             fit.draw_predictions(place)[: len(forms)] for fit, place in zip(self.fits, places, strict=True)
         ]
-        with np.errstate(all="ignore"):
-            change = np.abs(np.log(self._mean(places)) - np.log(self._mean(inside)))
-        reach = change * np.sqrt(1 + _away(self.fits[0], places[0]))
+        reach = self._reach(places)
         found = np.stack(np.broadcast_arrays(*each))[forms, np.arange(len(forms))]
         return found * np.exp(self.discrepancy * np.multiply.outer(deviates, reach))
+
+    def fitted_range(self, column: str) -> tuple[float, float]:
+        """(smallest, largest) fitted value of a column."""
+        fit = self.fits[0]
+        role = next(role for role in fit.form.role_names if fit.columns[role] == column)
+        return fit.fitted_range[role]
+
+    def _reach(self, places: Sequence[Mapping]) -> np.ndarray:
+        """The predicted change beyond the fitted sizes, column by column, times what makes it uncertain."""
+        fitted = self.fits[0].fitted_range
+        here = [{role: np.clip(values, *fitted[role]) for role, values in place.items()} for place in places]
+        before, total = np.log(self._mean(here)), 0.0
+        for role in sorted(fitted):
+            here = [own | {role: place[role]} for own, place in zip(here, places, strict=True)]
+            after = np.log(self._mean(here))
+            share = 1.0 if role == "d" else _OTHER_COLUMNS
+            total = total + (share * (after - before)) ** 2 * (1 + away(places[0][role], *fitted[role]))
+            before = after
+        return np.sqrt(total)
 
     def _mean(self, places: Sequence[Mapping]) -> np.ndarray:
         with np.errstate(all="ignore"):
@@ -120,21 +139,10 @@ def mixing(weights: Sequence[float], count: int, seed) -> tuple[np.ndarray, np.n
     return forms, random.standard_t(TAILS, count)
 
 
-def _clipped(fit: Fit, place: Mapping) -> dict[str, np.ndarray]:
-    """The nearest point inside the fitted sizes."""
-    return {role: np.clip(values, *fit.fitted_range[role]) for role, values in place.items()}
-
-
 def away(values: np.ndarray, low, high) -> np.ndarray:
     """How far outside [low, high] sizes lie, in multiples of the range's own doublings (one at least)."""
     outside = np.maximum(0.0, np.maximum(np.log2(values / high), np.log2(low / values)))
     return outside / np.maximum(1.0, np.log2(high / low))
-
-
-def _away(fit: Fit, place: Mapping) -> np.ndarray:
-    """The same of all columns together."""
-    parts = [away(values, *fit.fitted_range[role]) ** 2 for role, values in place.items()]
-    return np.sqrt(sum(parts))
 
 
 def forecasts_of(

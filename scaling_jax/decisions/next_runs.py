@@ -76,12 +76,8 @@ def best_pair(
 def _sizes(first: Forecast, second: Forecast, at: Mapping, examples: str) -> Sequence[float]:
     """Doublings of the largest fitted number of examples below the target, and the target."""
     target = float(at[examples])
-    largest = 0.0
-    for forecast in (first, second):
-        fit = forecast.fits[0]
-        role = next(role for role in fit.form.role_names if fit.columns[role] == examples)
-        largest = max(largest, fit.fitted_range[role][1])
-    sizes = [largest * 2**step for step in range(_MOST_STEPS)]
+    largest = max(forecast.fitted_range(examples)[1] for forecast in (first, second))
+    sizes = [largest * 2**step for step in range(1, _MOST_STEPS)]
     return [*(size for size in sizes if size < 0.99 * target), target]
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from scaling_jax.decisions.costs import Cost, costs_at
-from scaling_jax.decisions.critical_size import Comparison, critical_sizes
+from scaling_jax.decisions.critical_size import Comparison, compared
 from scaling_jax.decisions.forecast import Estimate, Forecast, forecasts_of, same
 from scaling_jax.decisions.limits import Limits, least_change
 from scaling_jax.decisions.next_runs import RunPair, best_pair
@@ -30,6 +30,8 @@ SIZES = ("model_params", "non_embedding_params")
 _LEAST_NOISE = 1e-3
 # Critical sizes are found for the pairs of so many leading methods.
 _COMPARED = 5
+# They are looked for from a tenth of the smallest examples, fitted or asked for, to ten times the largest.
+_BELOW, _ABOVE, _GRID = 0.1, 10.0, 300
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Recommendation:
         gains: what more examples or a larger model would buy.
         runs: the pair of runs that would tell more; None where it is clear or there is one method.
         relaxed: where no method fits, the least change of the limits that would admit one; else None.
-        prior: what the literature would advise, beside the answer.
+        prior: what the literature would advise, beside the answer; None where models are chosen, not methods.
         notes: what else a reader should know.
     """
 
@@ -292,12 +294,12 @@ class _Decision:
             sure=self.sure,
             indifferent=self.indifferent,
             interpolation=not any(candidate.extrapolates for candidate in candidates),
-            crossings=_crossings((*order, *rest)[:_COMPARED], at, self.along),
+            crossings=_crossings((*order, *rest)[:_COMPARED], at, level),
             gains=_gains(choice, at, level, next_size) if choice else (),
             runs=best_pair(choice, rivals[0], at, EXAMPLES, self.sure, _noise(choice)) if wanting else None,
             relaxed=None if choice else least_change(self.limits, priced),
             prior=prior_advice(at[EXAMPLES], task_kind, self.limits, at.get(SIZES[0]))
-            if EXAMPLES in at
+            if EXAMPLES in at and self.along == "method"
             else None,
             notes=(),
         )
@@ -344,16 +346,32 @@ def _score(fit: Fit | None, losses: np.ndarray, loss: float, level: float) -> Es
     return Estimate(value, min(float(low), value), max(float(high), value))
 
 
-def _crossings(forecasts: Sequence[Forecast], at: Mapping, along: str) -> tuple[Comparison, ...]:
-    """Critical sizes of every pair, from the forms of the largest weight."""
-    main = [one.fits[int(np.argmax(one.weights))] for one in forecasts]
-    if any("d" not in fit.columns for fit in main):
+def _crossings(forecasts: Sequence[Forecast], at: Mapping, level: float) -> tuple[Comparison, ...]:
+    """Critical sizes of every pair along the examples, the other columns as at the target."""
+    if EXAMPLES not in at:
         return ()
-    found = []
-    for first, second in itertools.combinations(main, 2):
-        fixed = {column: value for column, value in at.items() if column != first.columns["d"]}
-        found.append(critical_sizes(first, second, fixed, between=along))
-    return tuple(found)
+    ranges = [one.fitted_range(EXAMPLES) for one in forecasts]
+    lowest, highest = min(low for low, _ in ranges), max(high for _, high in ranges)
+    sizes = np.geomspace(_BELOW * min(lowest, at[EXAMPLES]), _ABOVE * max(highest, at[EXAMPLES]), _GRID)
+    sign = 1.0 if forecasts[0].lower_is_better else -1.0
+    along = {**at, EXAMPLES: sizes}
+    means = [sign * one.predict(along) for one in forecasts]
+    draws = [sign * one.draws(along) for one in forecasts]
+    count = min(map(len, draws))
+    fixed = {column: value for column, value in at.items() if column != EXAMPLES}
+    return tuple(
+        compared(
+            (forecasts[i].name, forecasts[j].name),
+            sizes,
+            means[i] - means[j],
+            draws[i][:count] - draws[j][:count],
+            column=EXAMPLES,
+            at=fixed,
+            fitted=(max(ranges[i][0], ranges[j][0]), min(ranges[i][1], ranges[j][1])),
+            level=level,
+        )
+        for i, j in itertools.combinations(range(len(forecasts)), 2)
+    )
 
 
 def _gains(one: Forecast, at: Mapping, level: float, next_size: float | None) -> tuple[Gain, ...]:
