@@ -54,8 +54,11 @@ def costs_at(table: Table | None, at: Mapping, column: str, value: str, level: f
         at: column -> value, with any of model_params, non_embedding_params, finetune_examples.
         column, value: the method's column and its name.
         level: of the intervals, which are those of one more run.
+
+    Raises:
+        InputError: the table has no such column; a cost is not a number (names the line).
     """
-    if table is None or column not in table:
+    if table is None:
         return Cost(how={})
     rows = table.rows(table.text(column) == value)
     for name in ("task",):

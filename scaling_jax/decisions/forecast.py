@@ -27,6 +27,8 @@ from scaling_jax.laws.results import Fit
 DISCREPANCY, TAILS = 0.15, 5.0
 # The change predicted along other columns than `d`, such as the model size, is so many times as uncertain.
 _OTHER_COLUMNS = 4.0
+# Held-out errors below it are alike.
+_LEAST_ERROR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,8 @@ def forecasts_of(
 
     Of fits of one method those are taken whose columns are all given in `at` and that use the most of them;
     where their group or `fixed` names a column of `at`, the values must agree. Without weights in `extra`
-    forms of one method count alike; `discrepancy` is that of fits without one, `DISCREPANCY` for None.
+    forms of one method count by their squared held-out errors, or alike where none were held out.
+    `discrepancy` is that of fits that state none; `DISCREPANCY` for None.
 
     Raises:
         InputError: no fit has the column, or none can answer (says what is missing); two groups of one method
@@ -189,11 +192,19 @@ def weighted(name: str, fits: Sequence[Fit], discrepancy: float | None = None) -
     """A forecast from the fits of one method, by the `weight` and `discrepancy` of their `extra`."""
     otherwise = DISCREPANCY if discrepancy is None else discrepancy
     given = [fit.extra.get("weight") for fit in fits]
-    weights = np.array([1.0 if weight is None else float(weight) for weight in given])
+    weights = _judged(fits) if None in given else np.array(given, np.float64)
     if not np.all(weights >= 0) or not weights.sum() > 0:
         raise InputError(f"the weights of the fits of {name!r} are not numbers above zero")
     spread = max(float(fit.extra.get("discrepancy", otherwise)) for fit in fits)
     return Forecast(name, dict(fits[0].group), tuple(fits), tuple((weights / weights.sum()).tolist()), spread)
+
+
+def _judged(fits: Sequence[Fit]) -> np.ndarray:
+    """Weights of forms that state none: by their squared errors at rows held out, else alike."""
+    errors = [fit.errors.get("held_out_rmsd_log") for fit in fits]
+    if len(fits) < 2 or None in errors:
+        return np.ones(len(fits))
+    return 1 / np.maximum(errors, _LEAST_ERROR) ** 2
 
 
 def _forecast(name: str, fits: list[Fit], along: str, discrepancy: float | None) -> Forecast:

@@ -55,26 +55,49 @@ def fit_pilot(
     Raises:
         InputError: as `fit_table`; a group has too few sizes for every law (says how many are needed).
     """
+    found, short = fit_pilot_groups(table, columns, loss_column, by, where, settings, laws, along)
+    if short:
+        raise InputError(next(iter(short.values())))
+    return found
+
+
+def fit_pilot_groups(
+    table: Table,
+    columns: Mapping[str, str],
+    loss_column: str = "loss",
+    by: Sequence[str] = ("task", "method"),
+    where: str | None = None,
+    settings: Settings | None = None,
+    laws: Sequence[str] = (),
+    along: str = "method",
+) -> tuple[list[Fit], dict[str, str]]:
+    """As `fit_pilot`, but groups that no law can be fitted to do not hide the others.
+
+    Returns:
+        (fits, value of `along` -> why its group has none).
+    """
     settings = settings or Settings(loss="squared", bootstrap=500)
     names = tuple(laws) or DEFAULT_LAWS.get(tuple(sorted(columns)), ())
     if not names:
         raise InputError(f"a pilot's laws are in d, or in x and d, not in {', '.join(sorted(columns))}")
     forms = {name: find_law(name) for name in names}
     curves = curves_of(table, columns, loss_column, by, where)
-    _check_groups(curves, forms, table.source)
+    short = _too_short(curves, forms, table.source, along)
+    rolled = {name: roll(curves, law) for name, law in forms.items()}
     found = {}
-    everywhere = {name: roll(curves, law) for name, law in forms.items()}
     for members in _competing(curves, by, along):
-        rolled = {name: own and own.only(members) for name, own in everywhere.items()}
-        weights = stacking_weights(rolled, curves)
-        shared = learned_discrepancy(rolled, weights, curves)
+        members = [curve for curve in members if curve not in short]
+        own = {name: every and every.only(members) for name, every in rolled.items()}
+        weights = stacking_weights(own, curves)
+        shared = learned_discrepancy(own, weights, curves)
         for curve in members:
             found[curve] = _weights(curves, curve, forms, weights), shared
-    return [
+    made = [
         fit
         for name, law in forms.items()
         for fit in _fits(name, law, table, columns, loss_column, by, where, settings, found)
     ]
+    return made, dict(short.values())
 
 
 def _fits(name, law, table, columns, loss_column, by, where, settings, found) -> list[Fit]:
@@ -118,17 +141,19 @@ def _competing(curves: Curves, by: Sequence[str], along: str) -> list[list[int]]
     return list(found.values())
 
 
-def _check_groups(curves: Curves, forms: Mapping[str, Law], source: str) -> None:
-    """Refuses a group to which no law can be fitted with a size to spare."""
+def _too_short(
+    curves: Curves, forms: Mapping[str, Law], source: str, along: str
+) -> dict[int, tuple[str, str]]:
+    """Curve -> (its value of `along`, why no law can be fitted to it with a size to spare)."""
+    found = {}
+    least = min(len(law.parameters) for law in forms.values()) + 1
+    wanted = " and ".join(repr(curves.names[role]) for role in curves.columns)
     for curve, group in enumerate(curves.groups):
         mask = np.isfinite(curves.losses[curve])
         if any(fits(curves, mask, law) for law in forms.values()):
             continue
         cells = np.unique(np.stack([values[mask] for values in curves.columns.values()]), axis=1).shape[1]
-        least = min(len(law.parameters) for law in forms.values()) + 1
         told = ", ".join(f"{column}={value}" for column, value in group.items()) or "all rows"
-        wanted = " and ".join(repr(curves.names[role]) for role in curves.columns)
-        raise InputError(
-            f"{source}: {told} has {cells} different values of {wanted}; a forecast needs {least} at least, "
-            "and two of each"
-        )
+        few = f"{source}: {told} has {cells} different values of {wanted}; a forecast needs {least} at least"
+        found[curve] = str(group.get(along, told)), f"{few}, and two of each"
+    return found

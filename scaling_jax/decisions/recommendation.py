@@ -249,7 +249,9 @@ class _Decision:
         count = min(map(len, draws.values()))
         draws = {name: values[:count] for name, values in draws.items()}
         priced = {
-            forecast.name: costs_at(costs, {**self.asked, **at}, self.along, forecast.name, level)
+            forecast.name: costs_at(
+                costs, {**forecast.group, **self.asked, **at}, self.along, forecast.name, level
+            )
             for forecast in forecasts
         }
         excluded = {name: tuple(self.limits.excluded_by(cost)) for name, cost in priced.items()}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scaling_jax.decisions.forecast import forecasts_of
-from scaling_jax.decisions.pilot_fits import fit_pilot
+from scaling_jax.decisions.pilot_fits import fit_pilot, fit_pilot_groups
 from scaling_jax.decisions.recommendation import recommend
 from scaling_jax.errors import InputError
 from scaling_jax.laws.fit import Settings
@@ -60,6 +60,17 @@ def test_several_model_sizes():
     at = {"model_params": 6.4e7, "finetune_examples": 2e5}
     estimate = forecasts_of(made, at)[0].estimate(at, 0.9)
     assert estimate.low < 60.0 * 6.4e7**-0.2 * 2e5**-0.15 + 0.7 < estimate.high
+
+
+def test_a_method_that_is_too_short_does_not_hide_the_others():
+    whole, part = table(TRUTHS), table({"prompt": (5.0, 0.1, 1.0)}, sizes=SIZES[:2])
+    cells = {name: [*whole.cells[name], *part.cells[name]] for name in whole.cells}
+    rows = table_of("t", cells)
+    made, short = fit_pilot_groups(rows, COLUMNS, by=("method",), settings=SETTINGS)
+    assert {fit.group["method"] for fit in made} == set(TRUTHS)
+    assert list(short) == ["prompt"] and "has 2 different values" in short["prompt"]
+    with pytest.raises(InputError, match="method=prompt has 2 different values"):
+        fit_pilot(rows, COLUMNS, by=("method",), settings=SETTINGS)
 
 
 @pytest.mark.parametrize("sizes", [SIZES[:1], SIZES[:2]])

@@ -132,6 +132,46 @@ def test_forms_are_averaged_and_widened():
     assert recommend([one, two], AT).candidates[0].discrepancy == DISCREPANCY
 
 
+def test_a_change_along_the_model_size_counts_four_times():
+    """Without scatter the interval is the discrepancy's: |change| over both columns, the model's fourfold."""
+    fit = made("lora", {"A": 50.0, "alpha": 0.2, "beta": 0.2}, "pure_multiplicative", spread=0.0)
+
+    def spread(size, examples):
+        at = {"model_params": size, "finetune_examples": examples}
+        loss = recommend([fit], at, discrepancy=0.1).candidates[0].loss
+        return np.log(loss.high / loss.low)
+
+    assert spread(1e8, 1e4) == 0.0
+    data, model = spread(1e8, 2e4), spread(2e8, 1e4)
+    assert model == pytest.approx(4 * data, rel=0.01)
+    assert spread(2e8, 2e4) == pytest.approx(np.hypot(data, model), rel=0.01)
+    doubled = spread(1e8, 4e4)
+    away = 1 / np.log2(1e4 / 1e2)
+    assert doubled / data == pytest.approx(2 * np.sqrt((1 + 2 * away) / (1 + away)), rel=0.01)
+
+
+def test_forms_without_weights_count_by_their_held_out_errors():
+    one = made("lora", {"A": 5.0, "beta": 0.2, "E": 1.0})
+    two = made("lora", {"B": 6.0, "D_l": 1.0, "beta": 0.3, "E": 1.0}, "rectified")
+    errors = [dict(fit.errors) | {"held_out_rmsd_log": e} for fit, e in ((one, 0.01), (two, 0.02))]
+    fits = [dataclasses.replace(fit, errors=own) for fit, own in zip((one, two), errors, strict=True)]
+    assert recommend(fits, AT).candidates[0].laws == pytest.approx({"power": 0.8, "rectified": 0.2})
+
+
+def test_costs_that_say_nothing(fits):
+    """NaN is not measured; zero is no measurement; text is refused with its line."""
+    rows = {"method": ["full", "lora"], "model_params": [1e6, 1e6], "finetune_examples": [1e3, 1e3]}
+    silent = table_of("costs", {**rows, "peak_memory_bytes": ["NaN", "0"]})
+    found = recommend(fits, AT, Limits(memory_gib=1.0), silent)
+    assert found.candidate("full").cost.memory_gib is None
+    assert found.candidate("full").unchecked == ("memory_gib",)
+    words = table_of("costs", {**rows, "peak_memory_bytes": ["much", "5"]})
+    with pytest.raises(InputError, match="costs:2: column 'peak_memory_bytes': 'much' is not a number"):
+        recommend(fits, AT, costs=words)
+    with pytest.raises(InputError, match="no column 'method'"):
+        recommend(fits, AT, costs=table_of("costs", {"peak_memory_bytes": [1e9]}))
+
+
 def test_json_is_plain(fits):
     content = recommend(fits, AT).to_json()
     assert content == plain(content)

@@ -12,7 +12,7 @@ from scaling_jax.cli.piloting.request import SIZE, Ready, parse
 from scaling_jax.cli.piloting.rounds import clock
 from scaling_jax.cli.piloting.state import results
 from scaling_jax.decisions.limits import Limits
-from scaling_jax.decisions.pilot_fits import fit_pilot
+from scaling_jax.decisions.pilot_fits import fit_pilot_groups
 from scaling_jax.decisions.recommendation import Recommendation, recommend
 from scaling_jax.decisions.recommendation_text import full_text, sentence, to_json
 from scaling_jax.errors import InputError
@@ -80,13 +80,11 @@ def concluded(made: Ready, record: Mapping[str, Any]) -> Outcome:
 def _fits(made: Ready, table: Table) -> tuple[list[Fit], dict[str, str]]:
     """(fits, why others have none): a method that failed must not hide the others."""
     roles = _ROLES | ({"x": SIZE} if len(made.bases) > 1 else {})
-    fits, missing = [], {}
-    for method in made.methods:
-        try:
-            fits += fit_pilot(table, roles, where=f"method == {json.dumps(method)}")
-        except InputError as error:
-            missing[method] = f"{method}: {error}"
-    return fits, missing
+    where = f"method in ({', '.join(json.dumps(method) for method in made.methods)},)"
+    fits, short = fit_pilot_groups(table, roles, where=where)
+    ran = set(table.text("method"))
+    missing = {method: f"{method}: no run of it ended well" for method in made.methods if method not in ran}
+    return fits, missing | {method: f"{method}: {why}" for method, why in short.items()}
 
 
 def _commands(made: Ready, method: str) -> tuple[str, ...]:
