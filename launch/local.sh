@@ -44,7 +44,7 @@ if [[ -n $port ]]; then
   check_number port
   ((port < 65536)) || fail "--port $port: 1 to 65535"
   is_free "$port" || fail "port $port is in use: give another --port, or none to have a free one taken"
-else
+elif [[ -z $shards ]] && ((count > 1)); then
   for ((port = 12300 + $$ % 100, tried = 0; tried < 100; tried++, port = 12300 + (port + 1) % 100)); do
     is_free "$port" && break
   done
@@ -54,8 +54,10 @@ fi
 # The GPUs of the machine, an equal part for every process.
 devices=()
 if [[ -z $cpu_devices ]]; then
-  gpus=${gpus:-${CUDA_VISIBLE_DEVICES:-}}
-  if [[ -z $gpus ]] && type -P nvidia-smi >/dev/null; then
+  if [[ -z $gpus && -n ${CUDA_VISIBLE_DEVICES+set} ]]; then
+    gpus=$CUDA_VISIBLE_DEVICES
+    [[ $gpus != -1 ]] || gpus=''  # as an empty one: none
+  elif [[ -z $gpus ]] && type -P nvidia-smi >/dev/null; then
     gpus=$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | paste -sd, -) || gpus=''
   fi
   IFS=, read -r -a devices <<<"$gpus"

@@ -162,6 +162,8 @@ def test_gpus_are_divided_among_the_processes(stand_ins):
     assert visible("--processes", "2") == ["0,1", "2,3"]
     assert visible("--processes", "4", "--gpus", "4,5,6,7") == ["4", "5", "6", "7"]
     assert visible("--processes", "2", CUDA_VISIBLE_DEVICES="1,3") == ["1", "3"]
+    assert visible("--processes", "2", CUDA_VISIBLE_DEVICES="-1") == []
+    assert visible("--processes", "2", CUDA_VISIBLE_DEVICES="") == []
     assert visible("--processes", "2", "--cpu_devices", "1") == []
     refused = launch("local", "--processes", "3", *run, stand_ins=stand_ins)
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
