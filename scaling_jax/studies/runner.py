@@ -1,13 +1,15 @@
 """Runs a study: prepares its stores, starts workers, reports progress, writes the results table."""
 
+import contextlib
 import dataclasses
 import os
 import platform
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,12 @@ from scaling_jax.studies.results import write_bases, write_results
 from scaling_jax.studies.worker import CONFIGURABLES, STOPPED_BY_INPUT, chosen_rates, ended
 from scaling_jax.training import checkpoints
 from scaling_jax.training.data_sets import check_vocabulary
+from scaling_jax.training.loop import Interrupted
 from scaling_jax.training.platform import worker_environment
 from scaling_jax.training.pretrain import check_enough_windows
 
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_TO_SAVE = 120.0
 # Runs that one vmapped program takes at a time, where the study does not say.
 ACCELERATOR_COHORT = 8
 
@@ -183,13 +187,15 @@ def _work(
     for reader in readers:
         reader.start()
     try:
-        _watch(folder, jobs, workers, say)
+        with _raised_by_sigterm():
+            _watch(folder, jobs, workers, say)
+    except Interrupted:
+        _end(workers)
+        saved = sum(worker.returncode == 128 + signal.SIGTERM for worker in workers)
+        say(f"stopped: {saved} of {count} workers saved what they were making; the same command goes on")
+        raise
     finally:
-        for worker in workers:
-            worker.stdin.close()
-            worker.terminate()
-        for worker in workers:
-            worker.wait()
+        _end(workers)
     for reader in readers:
         reader.join(timeout=5)
     for worker in workers:
@@ -238,6 +244,36 @@ def _start(
     return subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+@contextlib.contextmanager
+def _raised_by_sigterm() -> Iterator[None]:
+    """Raises `Interrupted` where SIGTERM comes, which the workers of this process would not hear of."""
+    if threading.current_thread() is not threading.main_thread():  # whoever owns the process listens
+        yield
+        return
+
+    def stop(number, frame):
+        raise Interrupted("stopped; the same command goes on")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _end(workers: list[subprocess.Popen]) -> None:
+    """Ends the workers: those that are training save first. One that does not hear ends with its input."""
+    for worker in workers:
+        worker.terminate()
+    until = time.monotonic() + SECONDS_TO_SAVE
+    for worker in workers:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.wait(max(0.0, until - time.monotonic()))
+        worker.stdin.close()
+    for worker in workers:
+        worker.wait()
 
 
 def _read_errors(worker: subprocess.Popen, errors: dict[int, str]) -> None:

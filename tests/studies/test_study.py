@@ -112,6 +112,29 @@ def test_killed_and_rerun_equals_uninterrupted(tmp_path, stores, finished):
     assert without_costs(rows_of(out)) == without_costs(rows_of(finished))
 
 
+def test_sigterm_lets_the_workers_save(tmp_path, stores):
+    """One run of very many steps; whatever step it has come to, the same command goes on from there."""
+    gin_file = write_gin(tmp_path / "study.gin", stores)
+    with open(gin_file, "a") as file:
+        file.write("Study.workers = 1\nGrid.models = ['small_a']\nGrid.methods = ['full']\n")
+        file.write("Grid.pretrain_tokens = [0]\nGrid.finetune_examples = [32]\nStudy.hold_out = ''\n")
+        file.write("Study.learning_rates = None\nFinetuneSettings.max_steps = 100000\n")
+        file.write("FinetuneSettings.max_epochs = 10000000\nFinetuneSettings.checkpoint_interval = 500\n")
+    out = tmp_path / "study"
+    process = subprocess.Popen(study_command(gin_file, out), stdout=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 300
+        while not list(out.glob("runs/*/resume/*")):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        stdout, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "stopped: 1 of 1 workers saved what they were making; the same command goes on" in stdout
+
+
 def test_workers_die_with_their_study(tmp_path, stores):
     gin_file = write_gin(tmp_path / "study.gin", stores)
     out = tmp_path / "study"
