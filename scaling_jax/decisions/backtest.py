@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from scaling_jax.decisions.baselines import accept_then_stop, largest_run
+from scaling_jax.decisions.choices import choices
 from scaling_jax.decisions.forecast import away, mixing
 from scaling_jax.decisions.rolling import (
     Curves,
@@ -53,9 +54,7 @@ class Replay:
         coverage: interval -> level as text -> share of the curves whose loss it holds; intervals are "law"
             (of the law alone), "shipped" (what `recommend` gives) and "crossed" (cross-validated).
         width: interval -> median width of the 90% interval over the predicted loss.
-        pearson: of predicted and measured losses, mean over selections; None for fewer than three curves.
-        relative_accuracy: (worst - chosen) / (worst - best), mean over selections.
-        regret: measured loss of the chosen above the best, mean over selections.
+        pearson, relative_accuracy, regret, pairs: see `choices.Choices`.
         weights: form -> weight of the average.
         discrepancy: interval -> its discrepancy, the median over curves.
         predictions: curve -> [predicted, low, high (90%, shipped or of the law), measured].
@@ -74,6 +73,7 @@ class Replay:
     pearson: float | None
     relative_accuracy: float | None
     regret: float | None
+    pairs: Sequence[Sequence[float]]
     weights: Mapping[str, float]
     discrepancy: Mapping[str, float]
     predictions: Mapping[str, Sequence[float]]
@@ -341,7 +341,9 @@ def _replay(rule, end, own: Forecasts, curves: Curves, target, measured, groups,
             width[name] = float(np.median((np.exp(high) - np.exp(low)) / predicted))
             if name != "crossed":
                 bounds = (np.exp(low), np.exp(high))
-    chosen = _selected(own.curves, predicted, measured, groups)
+    law = None if own.draws is None else own.draws[:, :, column]
+    moves = own.shipped * np.abs(own.reaches[:, column])
+    chosen = choices(own.curves, predicted, measured, groups, law, moves)
     low, high = bounds if bounds is not None else (np.full(len(truth), np.nan),) * 2
     pilot = curves.columns["d"] <= end * target * (1 + 1e-9)
     return Replay(
@@ -361,27 +363,11 @@ def _replay(rule, end, own: Forecasts, curves: Curves, target, measured, groups,
             "; ".join(map(str, curves.groups[curve].values())): [float(v) for v in values]
             for curve, *values in zip(own.curves, predicted, low, high, truth, strict=True)
         },
-        **chosen,
+        pearson=chosen.pearson,
+        relative_accuracy=chosen.relative_accuracy,
+        regret=chosen.regret,
+        pairs=chosen.pairs,
     )
-
-
-def _selected(members: np.ndarray, predicted: np.ndarray, measured: np.ndarray, groups) -> dict:
-    """What choosing the lowest prediction gives, as means over the selections with a choice."""
-    place = {curve: i for i, curve in enumerate(members.tolist())}
-    pearson, accuracy, regret = [], [], []
-    for group in groups:
-        inside = [curve for curve in group if curve in place]
-        if len(inside) < 2:
-            continue
-        guess, truth = np.array([predicted[place[curve]] for curve in inside]), measured[inside]
-        chosen, best, worst = truth[np.argmin(guess)], truth.min(), truth.max()
-        regret.append(chosen - best)
-        if worst > best:
-            accuracy.append((worst - chosen) / (worst - best))
-        if len(inside) > 2 and np.ptp(guess) > 0 and worst > best:
-            pearson.append(np.corrcoef(guess, truth)[0, 1])
-    mean = lambda values: float(np.mean(values)) if values else None  # noqa: E731
-    return {"pearson": mean(pearson), "relative_accuracy": mean(accuracy), "regret": mean(regret)}
 
 
 def _selections(curves: Curves, by: Sequence[str], select: Sequence[str]) -> list[list[int]]:

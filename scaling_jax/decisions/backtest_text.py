@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from scaling_jax.decisions.backtest import Backtest, Replay
+from scaling_jax.decisions.backtest import AVERAGE, Backtest, Replay
+from scaling_jax.decisions.choices import pairs_text, total
 
 _HEADINGS = (
     *("rule", "median", "mean", "median loss"),
@@ -27,6 +28,13 @@ def table_text(found: Backtest) -> str:
             + (f"; average of {_weights(first)}" if first.weights else ""),
             *_aligned([_HEADINGS, *(row(replay) for replay in own)]),
         ]
+    told = pairs_text(total([replay.pairs for replay in found.replays if replay.rule == AVERAGE]))
+    if told:
+        lines += [
+            "",
+            "of two curves the likelier one was the better one, by its stated probability (average):",
+        ]
+        lines += [f"  {told}"]
     return "\n".join([*lines, "", _LEGEND.format(others=found.folds - 1)])
 
 

@@ -7,6 +7,7 @@ from scaling_jax.decisions.backtest import AVERAGE, backtest
 from scaling_jax.decisions.backtest_plot import draw_backtest
 from scaling_jax.decisions.backtest_text import markdown, table_text
 from scaling_jax.decisions.baselines import accept_then_stop, largest_run
+from scaling_jax.decisions.choices import choices
 from scaling_jax.decisions.rolling import curves_of
 from scaling_jax.errors import InputError
 from tests.decisions.curves import SIZES, table
@@ -65,6 +66,18 @@ def test_selection_by_hand():
     chosen = rule(found, AVERAGE)
     assert (chosen.regret, chosen.relative_accuracy) == (0.0, 1.0)
     assert rule(found, "AtS").median_log < 1e-3
+
+
+def test_probabilities_are_counted_by_hand():
+    """Two draws of three curves: a below b in all, a below c in half of them, where c is better."""
+    draws = np.log([[1.0, 1.0], [2.0, 2.0], [0.5, 3.0]])
+    members, measured = np.arange(3), np.array([1.0, 2.0, 0.9])
+    found = choices(members, np.array([1.0, 2.0, 1.5]), measured, [[0, 1, 2]], draws, np.zeros(3))
+    assert sum(pair[2] for pair in found.pairs) == 3
+    assert found.pairs[-1] == (0.95, 1.0, 1, 1)
+    # Of the two even pairs the first is taken: c is told better than a, rightly, and than b, rightly.
+    assert found.pairs[0] == (0.5, 0.6, 2, 2)
+    assert found.regret == pytest.approx(0.1)
 
 
 def test_accept_then_stop_finds_the_power_phase():
