@@ -28,7 +28,7 @@ METHODS = ("full", "lora")
 TOPOLOGIES = ("v4:4x4x4", "v5p:4x4x8", "v5e:16x16")
 COLUMNS = (
     *("model", "method", "topology", "part, data x fsdp x tensor", "parameters", "optimizer", "temporaries"),
-    *("rest", "all, GiB a device", "fits", "collectives GiB a step", "kernels", "ms a step"),
+    *("rest", "all, GiB a device", "fits", "collectives GiB a step", "kernels", "ms a step", "links, ms"),
     *("plan: s (CPU s)", "its GiB"),
 )
 STUDIES = ("zhang2024_en_de", "zhang2024_en_zh", "zhang2024_mlsum")
@@ -136,14 +136,15 @@ def row(model, method, topology, found):
         kinds = f"{trained} | {gib(memory['optimizer'])} | {gib(memory['temporaries'])} | {gib(rest)} |"
     margin = one["margin_bytes"] / GIB
     fits = f"yes, {margin:.1f} left" if one["fits"] else f"no, {-margin:.1f} too much"
-    collectives = "unavailable"
+    collectives = links = "unavailable"
     if step["collectives"] is not None:
         collectives = gib(sum(kind["bytes"] for kind in step["collectives"]))
+        links = f"{step['link_seconds'] * 1e3:.0f}"
     kernels = (step["kernels"] or {}).get("tpu_custom_call", 0) if step["kernels"] is not None else "?"
     seconds, cost = one["cost"]["step_seconds"], found
     return (
         f"{start} {where} | {kinds} {gib(step['needed'])} | {fits} | {collectives} | {kernels} | "
-        f"{seconds * 1e3:.0f} | {cost['wall_seconds']:.0f} ({cost['cpu_seconds']:.0f}) | "
+        f"{seconds * 1e3:.0f} | {links} | {cost['wall_seconds']:.0f} ({cost['cpu_seconds']:.0f}) | "
         f"{gib(cost['peak_rss_bytes'])} |"
     )
 

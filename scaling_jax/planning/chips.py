@@ -15,6 +15,7 @@ class Chip:
         name: as topologies are named: `NAME:4x4x4`.
         kind: as JAX names its devices.
         memory_gib: HBM that the compiler gives a program on one device; None is not known.
+        link_bytes: a second, that its links to other chips bring it, all together; None is not known.
         axes: numbers in a topology's name.
         example: a topology that exists.
         options: of the topology, beside its name.
@@ -23,6 +24,7 @@ class Chip:
     name: str
     kind: str
     memory_gib: float | None
+    link_bytes: float | None = None
     axes: int = 0
     example: str = ""
     options: tuple[tuple[str, str], ...] = ()
@@ -33,13 +35,15 @@ class Chip:
         return peaks.peak_flops(self.kind)
 
 
-# Memory is what libtpu 0.0.42 names as available when it refuses a program; data sheets say 32, 95, 16, 32.
+# Links: half of the "bidirectional inter-chip interconnect bandwidth per chip" on Google Cloud's pages
+# "TPU v4", "TPU v5p", "TPU v5e", "TPU v6e" (600, 1,200, 400 and 800 GB/s). Memory: what libtpu 0.0.42 names
+# as available when it refuses a program.
 TPUS = (
     # Two cores that share their memory are one device (megacore), as v4 is used.
-    Chip("v4", "TPU v4", 30.75, 3, "v4:4x4x4", (("chip_config_name", "megacore"),)),
-    Chip("v5p", "TPU v5", 95.73, 3, "v5p:4x4x8"),
-    Chip("v5e", "TPU v5 lite", 15.75, 2, "v5e:16x16"),
-    Chip("v6e", "TPU v6 lite", 31.24, 2, "v6e:16x16"),
+    Chip("v4", "TPU v4", 30.75, 300e9, 3, "v4:4x4x4", (("chip_config_name", "megacore"),)),
+    Chip("v5p", "TPU v5", 95.73, 600e9, 3, "v5p:4x4x8"),
+    Chip("v5e", "TPU v5 lite", 15.75, 200e9, 2, "v5e:16x16"),
+    Chip("v6e", "TPU v6 lite", 31.24, 400e9, 2, "v6e:16x16"),
 )
 
 

@@ -6,7 +6,7 @@ import time
 
 import jax
 
-from scaling_jax.planning.chips import GIB
+from scaling_jax.planning.chips import GIB, Chip
 from scaling_jax.planning.collectives import Collective, collectives
 from scaling_jax.planning.memory import Memory, held
 from scaling_jax.planning.topologies import Hardware, quiet
@@ -41,6 +41,12 @@ class Step:
     note: str
     seconds: float
     kernels: dict[str, int] | None = None
+
+    def link_seconds(self, chip: Chip) -> float | None:
+        """The least time that the collectives take: their bytes at the full speed of the chip's links."""
+        if self.collectives is None or not chip.link_bytes:
+            return None
+        return sum(one.bytes for one in self.collectives) / chip.link_bytes
 
 
 def compiled_step(workload: Workload, hardware: Hardware, name: str) -> Step:

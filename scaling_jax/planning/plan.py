@@ -13,9 +13,6 @@ from scaling_jax.planning.nearby import Change
 from scaling_jax.planning.topologies import Hardware
 from scaling_jax.planning.workload import STEPS, Workload
 
-MESHES = ("gin", "auto")
-WHICH = ("largest", "all", "none")
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -221,17 +218,19 @@ def _workload_record(one: Planned) -> dict[str, Any]:
         "lengths": list(workload.lengths),
         "runs": len(workload.steps),
         "estimate": dataclasses.asdict(one.estimate),
-        "steps": [_step_record(step) for step in one.steps],
+        "steps": [_step_record(step, one.hardware) for step in one.steps],
         "needed_bytes": one.needed,
         "margin_bytes": one.margin,
         "fits": one.fits,
         "cost": dataclasses.asdict(one.cost),
-        "tried": [{"change": tried.change.words, **_step_record(tried.step)} for tried in one.tried],
+        "tried": [
+            {"change": tried.change.words, **_step_record(tried.step, one.hardware)} for tried in one.tried
+        ],
     }
 
 
-def _step_record(step: Step) -> dict[str, Any]:
-    record = dataclasses.asdict(step)
+def _step_record(step: Step, hardware: Hardware) -> dict[str, Any]:
+    record = dataclasses.asdict(step) | {"link_seconds": step.link_seconds(hardware.chip)}
     if step.collectives is not None:
         record["collectives"] = [one._asdict() for one in step.collectives]
     return record

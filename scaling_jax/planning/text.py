@@ -54,7 +54,7 @@ def _workload(one: Planned) -> list[str]:
     if not one.steps:
         lines.append(f"  estimated: {_memory(one.estimate)}")
     for step in one.steps:
-        lines += _step(step)
+        lines += _step(step, one.hardware)
     lines += _verdict(one)
     told = f"  {cost.flops_per_step:.3g} FLOPs and {cost.tokens_per_step:,.0f} tokens a step"
     if cost.step_seconds is not None:
@@ -65,7 +65,7 @@ def _workload(one: Planned) -> list[str]:
     return [*lines, told]
 
 
-def _step(step: Step) -> list[str]:
+def _step(step: Step, hardware: Hardware) -> list[str]:
     if step.memory is None:
         return [f"  {step.name}: the compiler refuses it: needs {gib(step.needed)} ({step.note})"]
     lines = [f"  {step.name}: {_memory(step.memory)} ({step.seconds:.0f} s to compile)"]
@@ -73,6 +73,8 @@ def _step(step: Step) -> list[str]:
         lines.append(f"    {step.note}")
     elif step.collectives:
         told = ", ".join(f"{one.kind} {one.count:,} times {gib(one.bytes)}" for one in step.collectives)
+        least = step.link_seconds(hardware.chip)
+        told += "" if least is None else f"; {seconds(least)} at the full speed of the links"
         lines.append(f"    collectives: {told}")
     return lines
 

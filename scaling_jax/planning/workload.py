@@ -1,8 +1,6 @@
 """What is planned: one program and the runs that use it; and its steps, lowered without any memory."""
 
 import dataclasses
-import functools
-import math
 from typing import Any
 
 import jax
@@ -122,9 +120,3 @@ def parts(workload: Workload, hardware: Hardware) -> int:
     """Devices that split the rows of a batch."""
     layout = workload.layout
     return (layout.data or hardware.count // (layout.fsdp * layout.tensor)) * layout.fsdp
-
-
-@functools.cache
-def mesh_shape(layout: Layout, count: int) -> tuple[int, int, int]:
-    """(data, fsdp, tensor) on so many devices."""
-    return (layout.data or math.floor(count / (layout.fsdp * layout.tensor)), layout.fsdp, layout.tensor)

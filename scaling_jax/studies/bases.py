@@ -49,6 +49,15 @@ def read_base(folder: str | os.PathLike) -> Base:
     return Base(folder, model.name, model, tokens, about["hash"])
 
 
+def missing_bases(folders: Iterable[str]) -> list[str]:
+    """A note for each folder where no checkpoint is yet: which model is taken to be there."""
+    return [
+        f"base {folder}: not there; its model is taken to be {read_base(folder).name!r} of the gin files"
+        for folder in folders
+        if not read_base(folder).hash
+    ]
+
+
 def check_bases(folders: Iterable[str], known: dict[str, str]) -> dict[str, str]:
     """The hash of every base, by its folder.
 

@@ -16,7 +16,7 @@ from scaling_jax.evaluation.evaluations import check as check_evaluations
 from scaling_jax.models import counts
 from scaling_jax.studies import memory
 from scaling_jax.studies.assumptions import Sizes, sizes_of
-from scaling_jax.studies.bases import read_base
+from scaling_jax.studies.bases import missing_bases, read_base
 from scaling_jax.studies.bindings import check_scopes
 from scaling_jax.studies.grid import Point
 from scaling_jax.studies.jobs import Job, Models, evaluation_tokens, make_jobs
@@ -50,7 +50,7 @@ def describe(study: Study, folder: Path) -> str:
     models = Models(sizes.vocabulary)
     points = study.points()
     lines = [f"study {study.name}: {_count(jobs, 'finetuning')} finetuning runs"]
-    lines += [f"assumed: {note}" for note in (*sizes.notes, *_missing_bases(study))]
+    lines += [f"assumed: {note}" for note in (*sizes.notes, *missing_bases(study.bases()))]
     lines += ["", *_models(points, jobs, models)]
     lines += ["", *_pretraining(study, jobs, points, models, sizes)]
     lines += ["", *_finetuning(points, models, sizes), memory.FORMULA]
@@ -59,14 +59,6 @@ def describe(study: Study, folder: Path) -> str:
     if study.hold_out:
         lines.append(f"held out of every fit: {' '.join(study.hold_out.split())}")
     return "\n".join(lines)
-
-
-def _missing_bases(study: Study) -> list[str]:
-    return [
-        f"base {folder}: not there; its model is taken to be {read_base(folder).name!r} of the gin files"
-        for folder in study.bases()
-        if not read_base(folder).hash
-    ]
 
 
 def _models(points: Sequence[Point], jobs: Sequence[Job], models: Models) -> list[str]:

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from scaling_jax.planning.runs import finetuning, pretraining
+from scaling_jax.planning.stores import Sizes
 from scaling_jax.planning.workload import Workload
 from scaling_jax.studies.assumptions import sizes_of
-from scaling_jax.studies.bases import read_base
+from scaling_jax.studies.bases import missing_bases
 from scaling_jax.studies.grid import Point
 from scaling_jax.studies.jobs import Models
 from scaling_jax.studies.plan import Study, recipe
@@ -24,19 +25,11 @@ def study_workloads(study: Study, folder: Path) -> tuple[list[Workload], list[st
     sizes = sizes_of(study, folder)
     models = Models(sizes.vocabulary)
     points = study.points()
-    notes = [*sizes.notes, *_missing_bases(study)]
+    notes = [*sizes.notes, *missing_bases(study.bases())]
     return [*_pretraining(study, points, models, sizes), *_finetuning(study, points, models, sizes)], notes
 
 
-def _missing_bases(study: Study) -> list[str]:
-    return [
-        f"base {folder}: not there; its model is taken to be {read_base(folder).name!r} of the gin files"
-        for folder in study.bases()
-        if not read_base(folder).hash
-    ]
-
-
-def _pretraining(study: Study, points: list[Point], models: Models, sizes) -> list[Workload]:
+def _pretraining(study: Study, points: list[Point], models: Models, sizes: Sizes) -> list[Workload]:
     levels: dict[tuple[str, str], list[Point]] = {}
     for point in points:
         if not point.base and point.pretrain_tokens:
@@ -51,7 +44,7 @@ def _pretraining(study: Study, points: list[Point], models: Models, sizes) -> li
     return found
 
 
-def _finetuning(study: Study, points: list[Point], models: Models, sizes) -> list[Workload]:
+def _finetuning(study: Study, points: list[Point], models: Models, sizes: Sizes) -> list[Workload]:
     groups: dict[tuple, list[Point]] = {}
     for point in points:
         key = (point.store, point.method, point.tuning_size, point.model, point.base)
