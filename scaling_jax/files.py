@@ -13,12 +13,53 @@ from typing import Any
 from scaling_jax.errors import InputError
 
 
+def at(path: str | os.PathLike) -> Any:
+    """A path of this machine, or of a bucket (`gs://bucket/folder`), which is left as it is written.
+
+    What is of a bucket has the methods of `pathlib.Path`; what reads it is only imported for one.
+    """
+    if is_remote(path):
+        from etils import epath
+
+        return epath.Path(path)
+    return Path(path)
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+    """Whether a path is of a bucket."""
+    return "://" in os.fspath(path)
+
+
+def absolute(path: str | os.PathLike) -> Any:
+    """`at`, from the root of the file system."""
+    return at(path) if is_remote(path) else Path(path).absolute()
+
+
+def remove_folder(folder: str | os.PathLike) -> None:
+    """Removes a folder with all that is in it, if it is there and as far as that goes."""
+    if not is_remote(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    elif at(folder).exists():
+        at(folder).rmtree()
+
+
+def folder_bytes(folder: str | os.PathLike) -> int:
+    """Bytes of all files in a folder."""
+    if is_remote(folder):
+        below = at(folder).walk()
+        return sum((one / name).stat().length for one, _, names in below for name in names)
+    return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+
+
 def write_bytes(path: str | os.PathLike, content: bytes) -> Path:
     """Writes `content` to a temporary sibling and renames it onto `path`.
 
     Raises:
         InputError: the folder cannot be written or the disk is full.
     """
+    if is_remote(path):  # where a file appears whole or not at all
+        at(path).write_bytes(content)
+        return at(path)
     path = Path(path)
     temporary = None
     try:
@@ -55,7 +96,7 @@ def read_json(path: str | os.PathLike) -> Any:
         InputError: no such file, or not JSON (with line and column).
     """
     try:
-        return json.loads(Path(path).read_text("utf-8"))
+        return json.loads(at(path).read_text("utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except json.JSONDecodeError as error:

@@ -16,6 +16,7 @@ from typing import Any
 from scaling_jax import configuration, files
 from scaling_jax.errors import InputError
 from scaling_jax.evaluation.score import known_scores
+from scaling_jax.training import processes
 
 SUMMARY = "loss and scores of a checkpoint, or scores of answers"
 EXAMPLE = """  scaling-jax evaluate runs/lora-1000/checkpoint --store stores/lab/finetune --split test
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--language", default="", metavar="CODE", help="of --hypotheses, such as zh")
     configuration.add_arguments(parser)
+    processes.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -76,13 +78,25 @@ def run(arguments: argparse.Namespace) -> int:
             "give one thing to evaluate: CHECKPOINT with --store, --answers FILE, or --hypotheses FILE with "
             "--references FILE"
         )
+    if not arguments.checkpoint:
+        return _evaluate(arguments)
+    from scaling_jax.training import platform
+
+    platform.prepare_process()
+    with processes.joined(arguments):
+        return _evaluate(arguments)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
     names = [name.strip() for name in arguments.scores.split(",") if name.strip()]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(arguments.out or temporary)
         evaluate = _of_checkpoint if arguments.checkpoint else _of_texts
         found = evaluate(arguments, names, folder)
         if arguments.out:
-            files.write_json(folder / "evaluation.json", found)
+            processes.on_first(lambda: str(files.write_json(folder / "evaluation.json", found)))
+    if not processes.is_first():
+        return 0
     if arguments.json:
         print(json.dumps(found, ensure_ascii=False))
     else:
@@ -93,9 +107,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _of_checkpoint(arguments: argparse.Namespace, names: Sequence[str], folder: Path) -> dict[str, Any]:
     if not arguments.store:
         raise InputError("--store is missing: name the token store with the split")
-    from scaling_jax.training import platform
-
-    platform.prepare_process()
     _parse(arguments, ["scaling_jax.studies.configurables"])
     from scaling_jax.data.store import open_store
     from scaling_jax.evaluation import evaluations

@@ -1,8 +1,7 @@
 """Finetunes one pretrained checkpoint by one method on a nested subset of a store's examples."""
 
-from pathlib import Path
-
-from scaling_jax import configuration
+from scaling_jax import configuration, files
+from scaling_jax.training import processes
 
 SUMMARY = "tune one checkpoint by one method on so many examples"
 EXAMPLE = (
@@ -16,6 +15,13 @@ def add_arguments(parser) -> None:
     """Declares the verb's flags."""
     configuration.add_arguments(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="run folder; an interrupted run goes on")
+    parser.add_argument(
+        "--resume_elsewhere",
+        action="store_true",
+        help="go on also from a state saved on other devices, in another mesh or by other processes; "
+        "the record says so",
+    )
+    processes.add_arguments(parser)
 
 
 def run(arguments) -> int:
@@ -23,24 +29,40 @@ def run(arguments) -> int:
     from scaling_jax.training import platform
 
     platform.prepare_process()
+    with processes.joined(arguments):
+        return _run(arguments)
+
+
+def _run(arguments) -> int:
     from scaling_jax.cli.progress import evaluation_printer, run_once
     from scaling_jax.training.finetune import FinetuneRun, finetune
 
     record = run_once(
-        arguments, lambda folder: finetune(configuration.call(FinetuneRun), folder, evaluation_printer())
+        arguments,
+        lambda folder: finetune(
+            configuration.call(FinetuneRun),
+            folder,
+            evaluation_printer(),
+            elsewhere=arguments.resume_elsewhere,
+        ),
     )
     if record is None:
         return 0
+    if processes.is_first():
+        _show(record, files.at(arguments.out))
+    return 0 if record["status"] == "done" else 1
+
+
+def _show(record, folder) -> None:
     results, costs = record["results"], record["costs"]
     if record["status"] != "done":
         print(f"{record['status']}: {record['reason']}")
-        return 1
+        return
     print(
         f"test loss {results['loss']:.4f} nats per target token (step {results['best_step']}, "
         f"dev {results['dev_loss']:.4f}, before tuning {results['start_dev_loss']:.4f})"
     )
     print(
         f"{record['parameters']['trained']:,} trained parameters, {costs['train_seconds']:.1f} s; "
-        f"record {Path(arguments.out) / 'record.json'}"
+        f"record {folder / 'record.json'}"
     )
-    return 0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from scaling_jax import configuration, files
 from scaling_jax.errors import InputError
+from scaling_jax.training import processes
 
 SUMMARY = "text that a checkpoint writes after each line of a file"
 EXAMPLE = (
@@ -55,6 +56,7 @@ def add_arguments(parser) -> None:
     shown.add_argument("--shots", type=int, default=0, metavar="N", help="how many; 0 (default) is zero-shot")
     shown.add_argument("--shots_seed", type=int, default=0, metavar="N", help="which ones")
     shown.add_argument("--separator", default="", metavar="TEXT", help="after each; EOS by default")
+    processes.add_arguments(parser)
     placed = parser.add_argument_group("devices")
     placed.add_argument("--fsdp", type=int, default=1, help="devices along each parameter's width")
     placed.add_argument("--tensor", type=int, default=1, help="devices along heads and feed-forward")
@@ -65,6 +67,11 @@ def run(arguments) -> int:
     from scaling_jax.training import platform
 
     platform.prepare_process()
+    with processes.joined(arguments):
+        return _run(arguments)
+
+
+def _run(arguments) -> int:
     configuration.import_module("scaling_jax.studies.configurables")
     from scaling_jax.cli.progress import counted
     from scaling_jax.evaluation import inference
@@ -92,6 +99,10 @@ def run(arguments) -> int:
         counted("answers", total),
     )
     written = (json.dumps(answer, ensure_ascii=False) + "\n" for answer in found)
+    if not processes.is_first():
+        for _ in written:  # it takes part in what process 0 writes
+            pass
+        return 0
     if arguments.out:
         whole = list(written)
         files.write_text(arguments.out, "".join(whole))
@@ -110,6 +121,8 @@ def run(arguments) -> int:
 def _lines(name: str, read):
     """(inputs, how many): a file is checked to its end before anything is computed, a stream is not."""
     if name == "-":
+        if processes.count() > 1:
+            raise InputError("several processes read the same lines: give --input FILE")
         return read("standard input", sys.stdin.buffer), None
     try:
         with open(name, "rb") as file:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from scaling_jax import configuration
+from scaling_jax import configuration, files
+from scaling_jax.training import processes
 
 SUMMARY = "train one model from scratch on a store of windows"
 EXAMPLE = (
@@ -15,15 +16,27 @@ def add_arguments(parser) -> None:
     """Declares the verb's flags."""
     configuration.add_arguments(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="run folder; an interrupted run goes on")
+    parser.add_argument(
+        "--resume_elsewhere",
+        action="store_true",
+        help="go on also from a state saved on other devices, in another mesh or by other processes; "
+        "the record says so",
+    )
+    processes.add_arguments(parser)
 
 
 def run(arguments) -> int:
     """Makes the run, or says that it is there."""
-    import gin
-
     from scaling_jax.training import platform
 
     platform.prepare_process()
+    with processes.joined(arguments):
+        return _run(arguments)
+
+
+def _run(arguments) -> int:
+    import gin
+
     from scaling_jax.cli.progress import evaluation_printer, run_once
     from scaling_jax.training.pretrain import PretrainRun, pretrain
 
@@ -31,14 +44,23 @@ def run(arguments) -> int:
         wanted = configuration.call(PretrainRun)
         with gin.config_scope(wanted.mixture or None):
             levels, seed = tuple(wanted.tokens), wanted.seed
-            return pretrain(wanted.model, wanted.store, levels, seed, folder, evaluation_printer())
+            return pretrain(
+                wanted.model,
+                wanted.store,
+                levels,
+                seed,
+                folder,
+                evaluation_printer(),
+                arguments.resume_elsewhere,
+            )
 
     record = run_once(arguments, make)
     if record is None:
         return 0
-    costs = record["costs"]
-    print(f"{record['model']}: {record['status']} {record['reason']}".rstrip())
-    print(f"{costs['train_seconds']:.1f} s, {costs['tokens_per_second'] or 0:,.0f} tokens/s")
-    for level in record["levels"]:
-        print(f"{Path(arguments.out) / level['checkpoint']}: {level['pretrain_tokens']:,} tokens")
+    if processes.is_first():
+        costs = record["costs"]
+        print(f"{record['model']}: {record['status']} {record['reason']}".rstrip())
+        print(f"{costs['train_seconds']:.1f} s, {costs['tokens_per_second'] or 0:,.0f} tokens/s")
+        for level in record["levels"]:
+            print(f"{files.at(arguments.out) / level['checkpoint']}: {level['pretrain_tokens']:,} tokens")
     return 0 if record["status"] == "done" else 1

@@ -75,7 +75,7 @@ class TrainingBatches:
         rows: examples per batch, over all processes.
         sequences: how examples are laid out and padded.
         seed: seed of the order.
-        process: (index, count); this process builds rows index * rows / count onwards.
+        own: the rows that this process builds, ascending; None is all.
     """
 
     split: Split
@@ -83,11 +83,7 @@ class TrainingBatches:
     rows: int
     sequences: Sequences
     seed: int
-    process: tuple[int, int] = (0, 1)
-
-    def __post_init__(self):
-        if self.rows % self.process[1]:
-            raise InputError(f"batch size {self.rows} is no multiple of the {self.process[1]} processes")
+    own: tuple[int, ...] | None = None
 
     def example_indices(self, step: int) -> np.ndarray:
         """Indices [rows] into the split of the examples of batch `step`, for all processes."""
@@ -105,8 +101,7 @@ class TrainingBatches:
 
         `shape` is one that holds them, None the smallest.
         """
-        index, count = self.process
-        own = slice(index * self.rows // count, (index + 1) * self.rows // count)
+        own = slice(None) if self.own is None else list(self.own)
         shape = shape or self.shape(first_step, steps)
         chosen = [self.example_indices(step) for step in range(first_step, first_step + steps)]
         batches = [self.sequences.batch(self.split, indices[own], shape) for indices in chosen]

@@ -96,7 +96,7 @@ class WindowBatches:
         rows: windows in a batch, over all processes.
         sequences: how they are read.
         seed: of the order and of what the objective draws.
-        process: (index, count); this process builds rows index * rows / count onwards.
+        own: the rows that this process builds, ascending; None is all.
     """
 
     splits: tuple[Split, ...]
@@ -104,11 +104,7 @@ class WindowBatches:
     rows: int
     sequences: WindowSequences
     seed: int
-    process: tuple[int, int] = (0, 1)
-
-    def __post_init__(self):
-        if self.rows % self.process[1]:
-            raise InputError(f"batch size {self.rows} is no multiple of the {self.process[1]} processes")
+    own: tuple[int, ...] | None = None
 
     def chosen(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """(which store, which of its windows) of every row of batch `step`: int64 [rows] each."""
@@ -123,8 +119,7 @@ class WindowBatches:
 
     def stacked(self, first_step: int, steps: int) -> Batch:
         """Batches `first_step` onwards as one of arrays [steps, rows of this process, length]."""
-        index, count = self.process
-        own = range(index * self.rows // count, (index + 1) * self.rows // count)
+        own = range(self.rows) if self.own is None else self.own
         batches = []
         for step in range(first_step, first_step + steps):
             stores, indices = self.chosen(step)

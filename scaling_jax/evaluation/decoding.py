@@ -140,7 +140,7 @@ def generated_batches(
     _check(prompts, program.model.vocabulary_size, program.model.encoder_layers, first)
     lengths = np.array([len(prompt) for prompt in prompts])
     order = np.argsort(lengths, kind="stable")
-    parts = program.mesh.shape["data"] * program.mesh.shape["fsdp"]
+    parts = meshes.parts(program.mesh)
     rows = math.ceil(min(decoding.batch_size, max(len(prompts), 1)) / parts) * parts
     arrange = _two_sequences if program.model.encoder_layers else _one_sequence
     ids = Ids(vocabulary.pad_id, (vocabulary.eos_id, *vocabulary.other_ends), start_id)
@@ -152,7 +152,8 @@ def generated_batches(
         places = np.full(rows, -1, np.int32)  # rows that fill up the batch have no place
         places[: len(chosen)] = chosen + first
         batch = arrange([prompts[index] for index in chosen], rows, ids) | {"places": places}
-        placed = program.place({name: _own_rows(array) for name, array in batch.items()}, leading=0)
+        own = list(meshes.own_rows(program.mesh, rows))
+        placed = program.place({name: array[own] for name, array in batch.items()}, leading=0)
         found = program.call(f"decode {how} {ids}", build, tuned, base, placed, np.uint32(decoding.seed))
         yield dict(zip(chosen.tolist(), _read(found), strict=False))
 
@@ -190,12 +191,6 @@ def _compiled(program: Program, decoding: Decoding, ids: Ids) -> Callable[..., F
 
     # Every process has all of what was generated.
     return jax.jit(decode, out_shardings=meshes.replicated(program.mesh))
-
-
-def _own_rows(array: np.ndarray) -> np.ndarray:
-    """The rows that this process puts on its devices."""
-    index, count = jax.process_index(), jax.process_count()
-    return array[index * len(array) // count : (index + 1) * len(array) // count]
 
 
 def _one_sequence(prompts: Sequence[np.ndarray], rows: int, ids: Ids) -> dict[str, np.ndarray]:

@@ -18,7 +18,6 @@ from typing import Any
 
 import gin
 import numpy as np
-from jax.experimental import multihost_utils
 
 import scaling_jax
 from scaling_jax import configuration, files
@@ -37,7 +36,7 @@ from scaling_jax.evaluation.score import (
     refused,
     score_answers,
 )
-from scaling_jax.training import data_sets, records
+from scaling_jax.training import data_sets, processes, records
 from scaling_jax.training.bases import Tuned, config_json, tuned_hash
 from scaling_jax.training.finetune import AtBest, OpenRun
 from scaling_jax.training.program import Program
@@ -233,10 +232,10 @@ def evaluate_answers(
         found["loss"] = loss if math.isfinite(loss) else None
     if names:
         with _scope(evaluation):
-            answers, about = _answers(subject, store_path, evaluation, folder)
-            scored = score_answers(names, answers, folder, on_refusal)
+            about = _answers(subject, store_path, evaluation, folder)
+            scored = processes.on_first(lambda: _scored(names, folder, on_refusal))
         earlier = about["seconds"] if about["reused"] else 0.0
-        found |= scored | {"notes": [*about["notes"], *scored["notes"]], "examples": len(answers)}
+        found |= scored | {"notes": [*about["notes"], *scored["notes"]]}
     return found | {"seconds": time.perf_counter() - began + earlier}
 
 
@@ -253,10 +252,17 @@ def _loss(subject: Subject, store_path: str, evaluation: Evaluation) -> tuple[fl
     )
 
 
-def _answers(
-    subject: Subject, store_path: str, evaluation: Evaluation, folder: Path
-) -> tuple[tuple[Answer, ...], dict[str, Any]]:
-    """Answers and what is known of them; those in the folder if they are of this model and settings."""
+def _scored(names: Sequence[str], folder: Path, on_refusal: Refusal) -> dict[str, Any]:
+    answers = answer_files.read(folder / "answers.jsonl")
+    return score_answers(names, answers, folder, on_refusal) | {"examples": len(answers)}
+
+
+def _answers(subject: Subject, store_path: str, evaluation: Evaluation, folder: Path) -> dict[str, Any]:
+    """Sees to it that answers are in the folder, and returns what is known of them.
+
+    Those of this model and settings are kept. Generation is one program over all processes; the folder is
+    process 0's.
+    """
     path, about_path = folder / "answers.jsonl", folder / "answers.about.json"
     shots = Shots(evaluation.shots)
     identity = {
@@ -268,22 +274,30 @@ def _answers(
         "decoding": records.plain(evaluation.decoding),
         "version": scaling_jax.__version__,
     }
-    about = files.read_json(about_path) if about_path.exists() else {}
-    same = about.get("identity") == identity and path.exists() and files.sha256(path) == about["sha256"]
-    # Generation is one program over all processes: they go on together, or generate together.
-    if multihost_utils.process_allgather(np.asarray(same)).all():
-        return answer_files.read(path), about | {"reused": True}
+
+    def kept() -> dict[str, Any] | None:
+        about = files.read_json(about_path) if about_path.exists() else {}
+        same = about.get("identity") == identity and path.exists() and files.sha256(path) == about["sha256"]
+        return about if same else None
+
+    about = processes.on_first(kept)
+    if about is not None:
+        return about | {"reused": True}
     began = time.perf_counter()
     answers, notes = _generated(subject, store_path, evaluation, shots)
-    answer_files.write(path, answers)
-    about = {
-        "identity": identity,
-        "sha256": files.sha256(path),
-        "seconds": time.perf_counter() - began,
-        "notes": notes,
-    }
-    files.write_json(about_path, about)
-    return answer_files.read(path), about | {"reused": False}
+
+    def write() -> dict[str, Any]:
+        answer_files.write(path, answers)
+        about = {
+            "identity": identity,
+            "sha256": files.sha256(path),
+            "seconds": time.perf_counter() - began,
+            "notes": notes,
+        }
+        files.write_json(about_path, about)
+        return about
+
+    return processes.on_first(write) | {"reused": False}
 
 
 def _generated(

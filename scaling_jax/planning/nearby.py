@@ -31,8 +31,7 @@ def layouts(workload: Workload, count: int) -> Iterator[Layout]:
         while workload.model.model_dim % fsdp:
             fsdp //= 2
         if split % fsdp == 0:
-            rules = workload.layout.rules
-            yield Layout(split // fsdp, fsdp, tensor, rules)
+            yield dataclasses.replace(workload.layout, data=split // fsdp, fsdp=fsdp, tensor=tensor)
 
 
 def chosen(workload: Workload, hardware: Hardware) -> tuple[Workload, Hardware]:

@@ -167,12 +167,25 @@ def claim_folder(folder: Path, study: Study) -> None:
             )
         check_bases(study.bases(), known.get("bases", {}))
         return
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty and holds no study: give a new --out")
+    refuse_other_things(folder)
     bases = check_bases(study.bases(), {})
     files.write_text(folder / "config.gin", configuration.resolved())
     about = {"name": study.name, "identity": identity(), "config": configuration.resolved()}
     files.write_json(record, about | ({"bases": bases} if bases else {}))
+
+
+def refuse_other_things(folder: Path) -> None:
+    """
+    Raises:
+        InputError: the folder holds something that is no study, nor the beginning of one.
+    """
+    beginning = {"claims", "config.gin"}
+    if (folder / "study.json").exists() or not folder.exists():
+        return
+    if not folder.is_dir() or any(
+        path.name not in beginning and not path.name.startswith(".") for path in folder.iterdir()
+    ):
+        raise InputError(f"{folder} is not empty and holds no study: give a new --out")
 
 
 def _first_difference(old: str, new: str) -> str:

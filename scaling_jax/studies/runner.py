@@ -22,11 +22,19 @@ from scaling_jax import files
 from scaling_jax.data.store import TokenStore, open_store
 from scaling_jax.errors import InputError
 from scaling_jax.evaluation.evaluations import check as check_evaluations
+from scaling_jax.studies.claims import STALE_SECONDS, Claims
 from scaling_jax.studies.jobs import Job, make_jobs
-from scaling_jax.studies.plan import Study, claim_folder, recipe
+from scaling_jax.studies.plan import Study, claim_folder, recipe, refuse_other_things
 from scaling_jax.studies.results import write_bases, write_results
-from scaling_jax.studies.worker import CONFIGURABLES, STOPPED_BY_INPUT, chosen_rates, ended
-from scaling_jax.training import checkpoints
+from scaling_jax.studies.shards import ALL, Shard
+from scaling_jax.studies.worker import (
+    CONFIGURABLES,
+    STOPPED_BY_INPUT,
+    chosen_rates,
+    ended,
+    work_together,
+)
+from scaling_jax.training import checkpoints, processes
 from scaling_jax.training.data_sets import check_vocabulary
 from scaling_jax.training.loop import Interrupted
 from scaling_jax.training.platform import worker_environment
@@ -40,11 +48,12 @@ ACCELERATOR_COHORT = 8
 
 @dataclasses.dataclass(frozen=True)
 class StudyResult:
-    """Counts of finetuning runs by status, and where the table is."""
+    """Counts of finetuning runs by status, and where the table is; None while `missing` jobs are to end."""
 
-    results: Path
+    results: Path | None
     statuses: dict[str, int]
     made_now: int
+    missing: int = 0
 
 
 def prepare_stores(study: Study, folder: Path, imports: Sequence[str] = ()) -> dict[str, TokenStore]:
@@ -124,31 +133,74 @@ def _check_windows(job: Job, stores: dict[str, TokenStore]) -> None:
 
 
 def run_study(
-    study: Study, folder: Path, imports: Sequence[str] = (), say: Callable[[str], None] = print
+    study: Study,
+    folder: Path,
+    imports: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+    shard: Shard = ALL,
+    stale_seconds: float = STALE_SECONDS,
 ) -> StudyResult:
     """Runs what is not yet there and writes `results.csv`; finished runs are never redone.
+
+    Several machines may do so at the same time in a folder that they share: no run is made twice, and
+    whoever ends last writes the table. Several processes that were joined make every run together.
 
     Args:
         study: from gin.
         folder: new, or of the same study.
         imports: the user's own modules, for the workers.
         say: takes progress lines.
+        shard: the part of the study that is made here.
+        stale_seconds: without a sign, after which a worker on another machine is taken for dead.
 
     Raises:
         InputError: see `claim_folder`, `prepare_stores` and `jobs_of`; or what a worker refused.
     """
-    claim_folder(folder, study)
-    stores = prepare_stores(study, folder, imports)
+    processes.on_first(lambda: _begin(study, folder, imports, say, stale_seconds))
+    stores = {name: open_store(path) for name, path in study.store_paths(folder).items()}
     jobs = jobs_of(study, stores)
-    _forget_failures(folder, jobs)
-    waiting = [job for job in jobs if ended(folder, job) is None]
+    own = shard.jobs(jobs)
+    processes.on_first(lambda: _forget_failures(folder, own))
+    waiting = processes.on_first(lambda: [job.job_id for job in own if ended(folder, job) is None])
     if waiting:
         plan = {
-            "jobs": [dataclasses.asdict(job) for job in jobs],
+            "jobs": [dataclasses.asdict(job) for job in own],
             "stores": {name: str(store.path) for name, store in stores.items()},
             "pretrain_seed": study.pretrain_seed,
+            "stale_seconds": stale_seconds,
         }
-        _work(study, folder, jobs, plan, imports, say)
+        if processes.count() > 1:
+            work_together(folder, plan, say)
+        else:
+            _work(study, folder, own, plan, shard.plan_name, imports, say)
+    made_now = sum(job.kind == "finetuning" and job.job_id in waiting for job in own)
+    missing, statuses = processes.on_first(lambda: _collect(study, folder, stores, jobs))
+    return StudyResult(None if missing else folder / "results.csv", statuses, made_now, missing)
+
+
+def _begin(
+    study: Study, folder: Path, imports: Sequence[str], say: Callable[[str], None], stale_seconds: float
+) -> None:
+    """Makes the folder and its stores, or waits for whoever is at it."""
+    refuse_other_things(folder)
+    new = not folder.exists()
+    try:
+        with Claims(folder / "claims", stale_seconds).held_in_turn("study", say):
+            claim_folder(folder, study)
+            prepare_stores(study, folder, imports)
+    except InputError:
+        if new and not (folder / "study.json").exists():
+            files.remove_folder(folder)  # a study that was refused leaves no folder
+        raise
+
+
+def _collect(
+    study: Study, folder: Path, stores: dict[str, TokenStore], jobs: list[Job]
+) -> tuple[int, dict[str, int]]:
+    """(jobs that have not ended, finetuning runs by status), and the tables where all have."""
+    missing = sum(ended(folder, job) is None for job in jobs)
+    if missing:
+        return missing, {}
     tasks = {name: store.manifest["task"] for name, store in stores.items()}
     rows = write_results(folder, study.name, tasks, jobs)
     write_bases(folder, tasks, jobs)
@@ -156,8 +208,7 @@ def run_study(
     statuses: dict[str, int] = {}
     for row in rows:
         statuses[row["status"]] = statuses.get(row["status"], 0) + 1
-    made_now = sum(job.kind == "finetuning" for job in waiting)
-    return StudyResult(folder / "results.csv", statuses, made_now)
+    return 0, statuses
 
 
 def _work(
@@ -165,6 +216,7 @@ def _work(
     folder: Path,
     jobs: list[Job],
     plan: dict[str, Any],
+    plan_name: str,
     imports: Sequence[str],
     say: Callable[[str], None],
 ) -> None:
@@ -173,12 +225,13 @@ def _work(
     on_cpu = _backend(environment) == "cpu"
     count = study.workers or (len(cores) if on_cpu else 1)
     cohort = study.cohort or (1 if on_cpu else ACCELERATOR_COHORT)
-    files.write_json(folder / "plan.json", plan | {"cohort": cohort})
+    files.write_json(folder / plan_name, plan | {"cohort": cohort})
     where = "CPU, each on a core of its own" if on_cpu else "the accelerator"
     how = f"up to {cohort} runs of one program at a time" if cohort > 1 else "one run at a time"
     say(f"{count} worker{'s' if count > 1 else ''} on {where}, {how}")
     workers = [
-        _start(folder, imports, environment, cores[i % len(cores)] if on_cpu else None) for i in range(count)
+        _start(folder, plan_name, imports, environment, cores[i % len(cores)] if on_cpu else None)
+        for i in range(count)
     ]
     errors: dict[int, str] = {}
     readers = [
@@ -236,9 +289,9 @@ def _watch(
 
 
 def _start(
-    folder: Path, imports: Sequence[str], environment: dict[str, str], core: int | None
+    folder: Path, plan_name: str, imports: Sequence[str], environment: dict[str, str], core: int | None
 ) -> subprocess.Popen:
-    command = [sys.executable, "-m", "scaling_jax.studies.worker", str(folder)]
+    command = [sys.executable, "-m", "scaling_jax.studies.worker", str(folder), "--plan", plan_name]
     command += ["--core", str(core)] if core is not None else []
     command += [part for name in imports for part in ("--gin_import", name)]
     return subprocess.Popen(

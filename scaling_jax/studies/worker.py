@@ -1,26 +1,31 @@
 """A worker process: claims jobs of a study one after another and runs them.
 
-A claim is a file lock, which the kernel releases when its holder dies, however it dies. A job
-has ended when its folder has a `record.json`.
+Workers on several machines may share the study's folder: no two make one run (`claims.py`). A job has
+ended when its folder has a `record.json`.
 """
 
 import argparse
 import contextlib
-import fcntl
+import dataclasses
 import os
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from scaling_jax import configuration, files
 from scaling_jax.errors import InputError
+from scaling_jax.studies.claims import Claims
 from scaling_jax.studies.jobs import Job
+from scaling_jax.training import processes
 
 CONFIGURABLES = "scaling_jax.studies.configurables"
 STOPPED_BY_INPUT = 2
+PLAN = "plan.json"
+SECONDS_TO_FAIL_TOGETHER = 60.0
 
 
 def ended(study: Path, job: Job) -> str | None:
@@ -72,7 +77,7 @@ def run_job(study: Path, job: Job, jobs: list[Job], stores: dict[str, str], pret
     elif job.kind == "base_evaluation":
         evaluate_base(study, job, stores)
     else:
-        finetune(finetune_run(study, job, jobs, stores), folder, at_best=_at_best(job, stores))
+        finetune(_agreed_run(study, job, jobs, stores), folder, at_best=_at_best(job, stores))
 
 
 def _at_best(job: Job, stores: dict[str, str]) -> Any:
@@ -119,13 +124,25 @@ def finetune_run(study: Path, job: Job, jobs: list[Job], stores: dict[str, str])
     )
 
 
-def work(study: Path) -> None:
-    """Runs jobs until none is left that this worker could take."""
-    plan = files.read_json(study / "plan.json")
+def _agreed_run(study: Path, job: Job, jobs: list[Job], stores: dict[str, str]) -> Any:
+    """The run of a job as process 0 sees it: what it chose by files the others may not see yet."""
+    from scaling_jax.training.finetune import FinetuneRun
+
+    def see() -> dict[str, Any]:
+        return dataclasses.asdict(finetune_run(study, job, jobs, stores))
+
+    return FinetuneRun(**processes.on_first(see))
+
+
+def work(study: Path, plan_name: str = PLAN) -> None:
+    """Runs the jobs of a plan until all have ended, whoever makes them."""
+    plan = files.read_json(study / plan_name)
     jobs = [Job(**(job | {"needs": tuple(job["needs"])})) for job in plan["jobs"]]
+    claims = Claims(study / "claims", plan["stale_seconds"])
     last_program = ""
     open_jobs = list(jobs)
     done: dict[str, str] = {}
+    idle = 0.1
     while open_jobs:
         for job in list(open_jobs):
             status = ended(study, job)
@@ -135,20 +152,22 @@ def work(study: Path) -> None:
         ready = [job for job in open_jobs if all(need in done for need in job.needs)]
         ready.sort(key=lambda job: job.program != last_program)
         for job in ready:
-            with _claim(study, job) as mine:
+            with claims.held(job.job_id) as mine:
                 if not mine or ended(study, job) is not None:
                     continue
                 last_program = job.program
-                with contextlib.ExitStack() as claims:
-                    together = [job, *_companions(study, job, ready, plan["cohort"] - 1, claims)]
+                with contextlib.ExitStack() as further:
+                    together = [job, *_companions(study, job, ready, plan["cohort"] - 1, claims, further)]
                     _run_and_record(study, together, jobs, plan, done)
+                idle = 0.1
                 break
-        else:
-            time.sleep(0.1)
+        else:  # others make what is left, or what it waits for
+            time.sleep(idle)
+            idle = min(2 * idle, 2.0)
 
 
 def _companions(
-    study: Path, job: Job, ready: list[Job], count: int, claims: contextlib.ExitStack
+    study: Path, job: Job, ready: list[Job], count: int, claims: Claims, held: contextlib.ExitStack
 ) -> list[Job]:
     """Up to `count` other jobs, claimed, that one vmapped program over one base can make with this one."""
     if job.kind not in ("learning_rate", "finetuning") or count < 1:
@@ -161,7 +180,7 @@ def _companions(
     for other in ready:
         if len(found) == count or other is job or _shared(other) != _shared(job):
             continue
-        if claims.enter_context(_claim(study, other)) and ended(study, other) is None:
+        if held.enter_context(claims.held(other.job_id)) and ended(study, other) is None:
             found.append(other)
     return found
 
@@ -198,6 +217,42 @@ def _run_cohort(study: Path, together: list[Job], jobs: list[Job], plan: dict, d
         files.write_text(study / together[0].folder / "cohort_failure.txt", traceback.format_exc())
 
 
+def work_together(study: Path, plan: dict, say: Callable[[str], None]) -> None:
+    """Runs the jobs of a plan one after another, each on the devices of all processes.
+
+    Process 0 says what is made next, and claims it: others may work in the same folder.
+    """
+    jobs = [Job(**(job | {"needs": tuple(job["needs"])})) for job in plan["jobs"]]
+    by_id = {job.job_id: job for job in jobs}
+    claims = Claims(study / "claims", plan["stale_seconds"])
+    while True:
+        name, done = processes.on_first(lambda: _next_job(study, jobs, claims))
+        if name is None:
+            return
+        say(f"{sum(job.job_id in done for job in jobs)}/{len(jobs)} jobs, now {name}")
+        try:
+            _run_alone(study, by_id[name], jobs, plan, done)
+        finally:
+            if processes.is_first():
+                claims.release(name)
+
+
+def _next_job(study: Path, jobs: list[Job], claims: Claims) -> tuple[str | None, dict[str, str]]:
+    """(a job that is now claimed, None where all have ended; the status of those that have ended)."""
+    while True:
+        statuses = {job.job_id: ended(study, job) for job in jobs}
+        done = {name: status for name, status in statuses.items() if status is not None}
+        if len(done) == len(jobs):
+            return None, done
+        for job in jobs:
+            ready = job.job_id not in done and all(need in done for need in job.needs)
+            if ready and claims.take(job.job_id):
+                if ended(study, job) is None:
+                    return job.job_id, done
+                claims.release(job.job_id)
+        time.sleep(0.5)
+
+
 def _run_alone(study: Path, job: Job, jobs: list[Job], plan: dict, done: dict[str, str]) -> None:
     lost = [need for need in job.needs_done if done[need] != "done"]
     try:
@@ -207,30 +262,16 @@ def _run_alone(study: Path, job: Job, jobs: list[Job], plan: dict, done: dict[st
     except InputError:
         raise
     except Exception as error:  # a failed run is a row with its reason, the study goes on
-        files.write_text(study / job.folder / "failure.txt", traceback.format_exc())
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        files.write_json(
-            study / job.folder / "record.json", {"kind": job.kind, "status": "failed", "reason": reason}
-        )
+        told, reason = traceback.format_exc(), f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        # Where it failed for one process alone, the others are in the middle of it: then all end.
+        processes.from_all(reason, SECONDS_TO_FAIL_TOGETHER)
+        record = {"kind": job.kind, "status": "failed", "reason": reason}
+        processes.on_first(lambda: _write_failure(study / job.folder, told, record))
 
 
-class _claim:
-    """Holds the lock of a job while the block runs; True where it was free."""
-
-    def __init__(self, study: Path, job: Job):
-        self._path = study / "claims" / job.job_id
-
-    def __enter__(self) -> bool:
-        self._path.parent.mkdir(exist_ok=True)
-        self._file = open(self._path, "w")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+def _write_failure(folder: Path, told: str, record: dict[str, Any]) -> None:
+    files.write_text(folder / "failure.txt", told)
+    files.write_json(folder / "record.json", record)
 
 
 def _die_with_parent() -> None:
@@ -246,9 +287,10 @@ def _die_with_parent() -> None:
 
 
 def main() -> int:
-    """Entry point of `python -m scaling_jax.studies.worker STUDY [--core N]`."""
+    """Entry point of `python -m scaling_jax.studies.worker STUDY [--plan NAME] [--core N]`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("study", type=Path)
+    parser.add_argument("--plan", default=PLAN)
     parser.add_argument("--core", type=int)
     parser.add_argument("--gin_import", action="append", default=[])
     arguments = parser.parse_args()
@@ -262,7 +304,7 @@ def main() -> int:
         configuration.parse(
             [str(arguments.study / "config.gin")], imports=[CONFIGURABLES, *arguments.gin_import]
         )
-        work(arguments.study)
+        work(arguments.study, arguments.plan)
     except InputError as error:
         print(error, file=sys.stderr)
         return STOPPED_BY_INPUT

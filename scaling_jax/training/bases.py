@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from scaling_jax import files
 from scaling_jax.errors import InputError
 from scaling_jax.models import counts
 from scaling_jax.models.config import ModelConfig, from_record
@@ -129,7 +130,7 @@ def load_tuned(checkpoint: Path, layout: Layout, base: Path | None = None, dtype
     if method.trains_base and base is None:
         config, frozen = from_record(about["model"]), {}
     else:
-        folder = base or Path(about["base"]["path"])
+        folder = base or files.at(about["base"]["path"])
         config, params, base_about = load_base(folder, layout, dtype or about["base"].get("dtype", "float32"))
         if base_about["hash"] != about["base"]["hash"]:
             raise InputError(

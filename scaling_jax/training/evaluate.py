@@ -5,13 +5,12 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from scaling_jax.data.batches import evaluation_batches
 from scaling_jax.data.sequences import Batch, Sequences
 from scaling_jax.data.store import Split
-from scaling_jax.errors import InputError
+from scaling_jax.training.mesh import own_rows
 from scaling_jax.training.program import Program
 
 # Batches that are handed to the device at one time.
@@ -49,14 +48,10 @@ def evaluation_set(split: Split, examples: int | None, rows: int, sequences: Seq
 def mean_loss(program: Program, tuned: Any, base: Any, batches: tuple[Batch, ...]) -> float:
     """Mean nats per target token of an evaluation set."""
     nats = tokens = 0.0
-    process, processes = jax.process_index(), jax.process_count()
     for stack in batches:
-        rows, left = divmod(stack["targets"].shape[1], processes)
-        if left:
-            raise InputError(
-                f"an evaluation batch does not divide over {processes} processes: {left} rows would be lost"
-            )
-        stack = {name: array[:, process * rows : (process + 1) * rows] for name, array in stack.items()}
+        own = own_rows(program.mesh, stack["targets"].shape[1])
+        if len(own) < stack["targets"].shape[1]:
+            stack = {name: array[:, own] for name, array in stack.items()}
         sums, weights = program.evaluate(tuned, base, stack)
         nats += float(np.asarray(sums, np.float64).sum())
         tokens += float(np.asarray(weights, np.float64).sum())

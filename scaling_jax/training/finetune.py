@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import gin
-import jax
 import numpy as np
 
-from scaling_jax import configuration
+from scaling_jax import configuration, files
 from scaling_jax.data import batches as data_batches
 from scaling_jax.data.batches import TrainingBatches
 from scaling_jax.data.sequences import Batch, Sequences
@@ -27,7 +26,7 @@ from scaling_jax.training import checkpoints, costs, data_sets, records
 from scaling_jax.training.bases import load_base, tuned_hash
 from scaling_jax.training.evaluate import mean_loss
 from scaling_jax.training.loop import LoopSettings, Outcome, Progress, finish, train
-from scaling_jax.training.mesh import Layout
+from scaling_jax.training.mesh import Layout, own_rows
 from scaling_jax.training.optimizers import Optimizer
 from scaling_jax.training.program import Program
 from scaling_jax.training.schedules import Schedule
@@ -69,7 +68,7 @@ class FinetuneSettings:
     base_dtype: str = "float32"
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
-    layout: Layout = Layout()
+    layout: Layout = dataclasses.field(default_factory=Layout)
     microbatches: int = 1
 
     def __post_init__(self):
@@ -117,7 +116,7 @@ def settings_for(method: str, learning_rate: float | None = None) -> FinetuneSet
 
 @functools.lru_cache(maxsize=2)
 def _base_at(path: str, layout: Layout, dtype: str) -> Any:
-    return load_base(Path(path), layout, dtype)
+    return load_base(files.at(path), layout, dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,9 +149,9 @@ class OpenRun:
 
     def batches(self) -> TrainingBatches:
         """The training data."""
-        process = (jax.process_index(), jax.process_count())
         rows, seed = self.settings.batch_size, self.run.seed
-        return TrainingBatches(self.split, self.subset, rows, self.sequences, seed, process)
+        own = own_rows(self.program.mesh, rows)
+        return TrainingBatches(self.split, self.subset, rows, self.sequences, seed, own)
 
     def evaluation(self, split: str) -> tuple[Batch, ...]:
         """The evaluation set of split dev or test."""
@@ -199,6 +198,7 @@ def finetune(
     folder: Path,
     on_evaluation: Callable[[Progress], None] = lambda progress: None,
     at_best: AtBest = no_evaluations,
+    elsewhere: bool = False,
 ) -> dict[str, Any]:
     """Makes one run; returns its record, also written to `folder/record.json`.
 
@@ -207,6 +207,7 @@ def finetune(
         folder: where it goes.
         on_evaluation: called after every dev evaluation.
         at_best: called once training is done, before the record is written.
+        elsewhere: see `loop.train`.
 
     Raises:
         InputError: more examples asked than exist, another vocabulary than the checkpoint's, no checkpoint,
@@ -243,6 +244,7 @@ def finetune(
         folder,
         records.plain(plan),
         on_evaluation=on_evaluation,
+        elsewhere=elsewhere,
     )
     peak = records.peak_memory_bytes(program.train_memory_bytes())
     record = write_run(opened, frozen, outcome, folder, environment, peak, at_best)
@@ -289,6 +291,7 @@ def write_run(
         "results": _results(outcome, test_loss),
         "evaluations": evaluations,
         "metrics": outcome.progress.history,
+        "resumed_elsewhere": outcome.progress.moves,
         "costs": _costs(opened, outcome.progress)
         | {
             "peak_memory_bytes": peak_memory_bytes,
@@ -324,7 +327,7 @@ def open_run(run: FinetuneRun) -> OpenRun:
     method = named_method(run.method, run.tuning_size)
     dtype = "float32" if method.trains_base else settings.base_dtype
     config, base, about = _base_at(run.base, settings.layout, dtype)
-    data_sets.check_vocabulary(store, Path(run.base), about)
+    data_sets.check_vocabulary(store, files.at(run.base), about)
     split = data_sets.split_at(run.store, "train")
     examples = len(split) if run.examples is None else run.examples
     subset = data_batches.nested_subset(len(split), examples, run.subset_seed, split.groups)

@@ -1,13 +1,10 @@
 """The training loop: calls of a few compiled steps, evaluations between them, exact resume."""
 
-import contextlib
 import dataclasses
 import math
-import shutil
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scaling_jax import files
 from scaling_jax.data.pipeline import StackedBatches, training_calls
 from scaling_jax.errors import InputError
-from scaling_jax.training import checkpoints
+from scaling_jax.training import checkpoints, processes
 from scaling_jax.training.evaluate import EvaluationSet, dev_losses
 from scaling_jax.training.program import Program, TrainState
 
@@ -67,7 +65,10 @@ class LoopSettings:
 
 @dataclasses.dataclass
 class Progress:
-    """Where a run stands; together with the arrays, all that a resume needs."""
+    """Where a run stands; together with the arrays, all that a resume needs.
+
+    `moves` are the resumes on other devices: {"step", "from", "to"}.
+    """
 
     step: int = 0
     best_step: int = 0
@@ -78,6 +79,7 @@ class Progress:
     train_seconds: float = 0.0
     status: str = "running"
     reason: str = ""
+    moves: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +115,7 @@ def train(
     plan: dict[str, Any],
     at_step: Callable[[int, TrainState], None] = lambda step, state: None,
     on_evaluation: Callable[[Progress], None] = lambda progress: None,
+    elsewhere: bool = False,
 ) -> Outcome:
     """Trains to the end, or on from `folder/resume` where an earlier process stopped.
 
@@ -125,21 +128,60 @@ def train(
         dev: evaluation set for choosing the best step.
         settings: intervals.
         folder: the run folder.
-        plan: everything that fixes the run's numbers; a resume under another plan is refused.
+        plan: everything that fixes the run's numbers; a resume under another plan is refused. What
+            devices have to do with it is in `environment` and in `settings.layout`.
         at_step: called at every `settings.stop_steps` with the state.
         on_evaluation: called after every dev evaluation.
+        elsewhere: go on also from what was saved on other devices, in another mesh or by another number of
+            processes. The same batches follow; the numbers are the same up to the order of sums.
 
     Raises:
-        InputError: `folder/resume` is of another plan.
-        Interrupted: SIGTERM came.
+        InputError: `folder/resume` is of another plan, or cannot be written.
+        Interrupted: SIGTERM came, to any process.
     """
-    resume_folder = folder / "resume"
-    progress, state, best = _begin(program, start, base, dev, resume_folder, plan, on_evaluation)
+    kept = checkpoints.Kept(folder / "resume")
+    try:
+        outcome = _train(
+            program,
+            start,
+            base,
+            batches,
+            rates,
+            dev,
+            settings,
+            kept,
+            plan,
+            at_step,
+            on_evaluation,
+            elsewhere,
+        )
+    finally:
+        if processes.count() == 1:  # of several, the others may not come any more
+            kept.close()
+    kept.close()
+    return outcome
+
+
+def _train(
+    program: Program,
+    start: TrainState,
+    base: Any,
+    batches: StackedBatches,
+    rates: np.ndarray,
+    dev: EvaluationSet,
+    settings: LoopSettings,
+    kept: checkpoints.Kept,
+    plan: dict[str, Any],
+    at_step: Callable[[int, TrainState], None],
+    on_evaluation: Callable[[Progress], None],
+    elsewhere: bool,
+) -> Outcome:
+    progress, state, best = _begin(program, start, base, dev, kept, plan, on_evaluation, elsewhere)
     bounds = settings.call_bounds(progress.step)
     calls = training_calls(batches, bounds)
     pending: list[Any] = [np.asarray(progress.losses_since_evaluation, np.float32)]
     began = time.perf_counter() - program.compile_seconds()
-    with _termination_noted() as asked_to_stop:
+    with processes.termination_noted() as stopping:
         for first, end in bounds:
             if progress.status != "running":
                 break
@@ -162,14 +204,17 @@ def train(
                 and end % settings.checkpoint_interval == 0
                 and end < settings.steps
             )
-            if (due or asked_to_stop()) and progress.status == "running":
+            asked = stopping.asked()
+            if (due or asked) and progress.status == "running":
                 jax.block_until_ready(state)
                 progress.train_seconds += time.perf_counter() - program.compile_seconds() - began
                 progress.losses_since_evaluation = [
                     float(loss) for losses in pending for loss in np.asarray(losses)
                 ]
-                _save(resume_folder, state, best, progress, plan)
-                if asked_to_stop():
+                about = {"plan": plan, "progress": dataclasses.asdict(progress)}
+                kept.save(end, {"state": state, "best": best}, about)
+                if asked:
+                    kept.wait()
                     raise Interrupted(f"stopped at step {end}; the same command goes on from there")
                 began = time.perf_counter() - program.compile_seconds()
     if progress.status == "running":
@@ -179,7 +224,7 @@ def train(
 
 def finish(folder: Path) -> None:
     """Removes the state to resume from, once the run's record is written."""
-    shutil.rmtree(folder / "resume", ignore_errors=True)
+    processes.on_first(lambda: files.remove_folder(folder / "resume"))
 
 
 def _begin(
@@ -187,33 +232,59 @@ def _begin(
     start: TrainState,
     base: Any,
     dev: EvaluationSet,
-    resume_folder: Path,
+    kept: checkpoints.Kept,
     plan: dict[str, Any],
     on_evaluation: Callable[[Progress], None],
+    elsewhere: bool,
 ) -> tuple[Progress, TrainState, Any]:
-    if not checkpoints.exists(resume_folder):
+    folder = kept.latest()
+    if folder is None:
         progress = Progress()
         best = _evaluate(program, start, base, dev, progress, np.zeros(0), start.tuned, patience=0)
         on_evaluation(progress)
         return progress, start, best
-    saved = checkpoints.about(resume_folder)
-    differing = sorted(
-        key for key in plan.keys() | saved["plan"].keys() if plan.get(key) != saved["plan"].get(key)
-    )
-    if differing:
-        raise InputError(
-            f"{resume_folder} was saved under another plan ({', '.join(differing)} differ): "
-            "run it as before, or remove the folder to start again"
-        )
+    saved = checkpoints.about(folder)
+    progress = Progress(**saved["progress"])
+    here, there = _devices(plan), _devices(saved["plan"])
+    _check_same_run(folder, _without_devices(plan), _without_devices(saved["plan"]))
+    if here != there:
+        if not elsewhere:
+            raise InputError(
+                f"{folder} was saved under another plan of devices ({_told_apart(there, here)}): go on "
+                "there, or here with --resume_elsewhere, where numbers are the same up to rounding"
+            )
+        progress.moves.append({"step": progress.step, "from": there, "to": here})
     tree = {"state": start, "best": start.tuned}
     shardings = jax.tree.map(lambda leaf: leaf.sharding, tree)
-    restored = checkpoints.restore(resume_folder, checkpoints.like(tree, shardings))
-    return Progress(**saved["progress"]), TrainState(*restored["state"]), restored["best"]
+    restored = checkpoints.restore(folder, checkpoints.like(tree, shardings))
+    return progress, TrainState(*restored["state"]), restored["best"]
 
 
-def _save(folder: Path, state: TrainState, best: Any, progress: Progress, plan: dict[str, Any]) -> None:
-    checkpoints.save(
-        folder, {"state": state, "best": best}, {"plan": plan, "progress": dataclasses.asdict(progress)}
+def _devices(plan: dict[str, Any]) -> dict[str, Any]:
+    """What of a plan has to do with the devices."""
+    environment = {"process_count": 1} | plan["environment"]  # earlier ones did not say it
+    return environment | {"layout": plan["settings"].get("layout")}
+
+
+def _without_devices(plan: dict[str, Any]) -> dict[str, Any]:
+    settings = {name: value for name, value in plan["settings"].items() if name != "layout"}
+    return {name: value for name, value in plan.items() if name != "environment"} | {"settings": settings}
+
+
+def _check_same_run(folder: Any, plan: dict[str, Any], saved: dict[str, Any]) -> None:
+    differing = sorted(key for key in plan.keys() | saved.keys() if plan.get(key) != saved.get(key))
+    if differing:
+        raise InputError(
+            f"{folder} was saved under another plan ({', '.join(differing)} differ): "
+            "run it as before, or remove the folder to start again"
+        )
+
+
+def _told_apart(there: dict[str, Any], here: dict[str, Any]) -> str:
+    names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
+    return (
+        "; ".join(f"{name} was {there.get(name)}, is {here.get(name)}" for name in names if name != "layout")
+        or "another layout"
     )
 
 
@@ -266,17 +337,3 @@ def _evaluate(
         # A copy: the state itself is donated to the next call.
         return jax.tree.map(jnp.copy, state.tuned)
     return best
-
-
-@contextlib.contextmanager
-def _termination_noted() -> Iterator[Callable[[], bool]]:
-    """Notes SIGTERM instead of dying of it; outside the block the process ends as it did before."""
-    if threading.current_thread() is not threading.main_thread():  # whoever owns the process listens
-        yield lambda: False
-        return
-    received: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
-    try:
-        yield lambda: bool(received)
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

@@ -26,7 +26,7 @@ from scaling_jax.models.families import named_model
 from scaling_jax.training import checkpoints, records
 from scaling_jax.training.evaluate import EvaluationSet, dev_losses
 from scaling_jax.training.loop import LoopSettings, Progress, finish, note_evaluation, train
-from scaling_jax.training.mesh import Layout
+from scaling_jax.training.mesh import Layout, own_rows
 from scaling_jax.training.optimizers import Optimizer
 from scaling_jax.training.pretraining_data import PretrainingData, check_enough, open_data
 from scaling_jax.training.program import Program, TrainState
@@ -62,7 +62,7 @@ class PretrainSettings:
     batch_size: int = 32
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule("cosine")
-    layout: Layout = Layout()
+    layout: Layout = dataclasses.field(default_factory=Layout)
     eval_interval: int = 100
     steps_per_call: int = 1
     checkpoint_interval: int = 0
@@ -120,6 +120,7 @@ def pretrain(
     seed: int,
     folder: Path,
     on_evaluation: Callable[[Progress], None] = lambda progress: None,
+    elsewhere: bool = False,
 ) -> dict[str, Any]:
     """Pretrains one model under the `PretrainSettings` of the current gin scope; returns its record.
 
@@ -133,6 +134,7 @@ def pretrain(
         seed: of the initial parameters, the order of the windows and what the objective draws.
         folder: the run folder.
         on_evaluation: called with the progress after every dev evaluation.
+        elsewhere: see `loop.train`.
 
     Raises:
         InputError: more tokens than the stores hold (over the allowed epochs), stores that do not go
@@ -150,7 +152,9 @@ def pretrain(
     about = _about(config, settings, data, seed)
     keep = functools.partial(_keep, folder, steps, about)
     start = program.restart(program.initial_parameters(seed))
-    if 0 in steps and not checkpoints.exists(folder / "resume"):  # else it is there, or the plan is another
+    if (
+        0 in steps and checkpoints.Kept(folder / "resume").latest() is None
+    ):  # else it is there, or the plan is another
         keep(0, start)
     environment = records.environment(settings.layout)
     plan = {
@@ -174,7 +178,7 @@ def pretrain(
             program,
             start,
             {},
-            data.batches(settings.batch_size, sequences, seed),
+            data.batches(settings.batch_size, sequences, seed, own_rows(program.mesh, settings.batch_size)),
             settings.schedule.rates(settings.learning_rate, loop.steps),
             dev,
             loop,
@@ -182,6 +186,7 @@ def pretrain(
             records.plain(plan),
             at_step=keep,
             on_evaluation=on_evaluation,
+            elsewhere=elsewhere,
         ).progress
     record = _record(config, settings, program, progress, about, environment, data, steps)
     records.write_events(folder, progress)
@@ -277,6 +282,7 @@ def _record(
         "config": configuration.resolved(),
         "settings": settings.recorded(),
         "metrics": progress.history,
+        "resumed_elsewhere": progress.moves,
         "levels": [
             {"pretrain_tokens": tokens, "step": step, "checkpoint": f"checkpoints/{tokens}"}
             for step, tokens in steps.items()

@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import jax
-
 from scaling_jax.data.objectives.objective import Objective
 from scaling_jax.data.store import TokenStore, VocabularyFile
 from scaling_jax.data.windows import WindowBatches, WindowSequences, window_sequences, windows_before
@@ -49,11 +47,12 @@ class PretrainingData:
         """
         return window_sequences(objective, self.vocabulary, self.window, config.encoder_layers > 0)
 
-    def batches(self, rows: int, sequences: WindowSequences, seed: int) -> WindowBatches:
-        """The training data."""
+    def batches(
+        self, rows: int, sequences: WindowSequences, seed: int, own: tuple[int, ...] | None = None
+    ) -> WindowBatches:
+        """The training data; of every batch this process builds its `own` rows, None is all."""
         splits = tuple(data_sets.split_at(str(store.path), "train") for store in self.stores.values())
-        process = (jax.process_index(), jax.process_count())
-        return WindowBatches(splits, tuple(self.shares.values()), rows, sequences, seed, process)
+        return WindowBatches(splits, tuple(self.shares.values()), rows, sequences, seed, own)
 
     def dev(self, windows: int | None, rows: int, sequences: WindowSequences) -> EvaluationSet:
         """The first `windows` of every store's dev split, None all."""

@@ -66,8 +66,9 @@ class Program:
         """Shardings of the base parameters and of what the method adds, by collection.
 
         Raises:
-            InputError: the method's settings do not fit the model.
+            InputError: the method's settings or the mesh do not fit the model.
         """
+        self.layout.check_model(self.model)
         return self.layout.parameter_shardings(dict(_variables(self)), self.mesh)
 
     def initial_parameters(self, seed: int) -> Any:
@@ -163,11 +164,7 @@ class Program:
         Raises:
             InputError: a batch of so many rows is not divided by the devices that split them.
         """
-        parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-        if rows % parts:
-            raise InputError(
-                f"a batch of {rows} rows is not divided by the {parts} devices of mesh axes data and fsdp"
-            )
+        meshes.check_rows(self.mesh, rows)
 
     def place(self, batches: Batch, leading: int = 1) -> Any:
         """This process's rows on its devices, from arrays with so many axes before the rows.
@@ -175,11 +172,7 @@ class Program:
         Raises:
             InputError: the rows are not divided by the devices that split them.
         """
-        self.check_rows(next(iter(batches.values())).shape[leading] * jax.process_count())
-        sharding = meshes.batch_sharding(self.mesh, leading)
-        return {
-            name: jax.make_array_from_process_local_data(sharding, array) for name, array in batches.items()
-        }
+        return {name: meshes.placed(self.mesh, array, leading) for name, array in batches.items()}
 
     def call(self, name: str, build: Any, *arguments: Any) -> Any:
         """Calls `build(self)`, a jitted function compiled once per name and shapes; seconds are counted."""

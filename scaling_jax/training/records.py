@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tensorboardX import SummaryWriter
 
 import scaling_jax
 from scaling_jax import files
+from scaling_jax.training import processes
 from scaling_jax.training.loop import Progress
 from scaling_jax.training.mesh import Layout
 
@@ -38,7 +40,7 @@ def environment(layout: Layout) -> dict[str, Any]:
 
 def fixed_by(environment_record: dict[str, Any]) -> dict[str, Any]:
     """The part of an environment that fixes a run's bits: a resume must have the same."""
-    keys = ("device", "platform", "device_count", "mesh", "xla_flags")
+    keys = ("device", "platform", "device_count", "process_count", "mesh", "xla_flags")
     return {key: environment_record[key] for key in keys}
 
 
@@ -53,18 +55,24 @@ def peak_memory_bytes(compiled_bytes: int | None) -> int | None:
 
 
 def write(folder: Path, record: dict[str, Any]) -> None:
-    """Writes `record.json`, the sign that the run has ended."""
-    files.write_json(folder / "record.json", record)
+    """Writes `record.json`, the sign that the run has ended; process 0 does, for all."""
+    processes.on_first(lambda: str(files.write_json(folder / "record.json", record)))
 
 
 def write_events(folder: Path, progress: Progress) -> None:
     """Writes the history as TensorBoard scalars under `folder/tensorboard`, replacing older ones."""
-    for old in (folder / "tensorboard").glob("events.*"):
-        old.unlink()
-    with SummaryWriter(str(folder / "tensorboard"), flush_secs=600) as writer:
-        for row in progress.history:
-            for name in sorted(row.keys() - {"step"}):
-                writer.add_scalar(name, row[name], int(row["step"]))
+    processes.on_first(lambda: _write_events(folder, progress))
+
+
+def _write_events(folder: Path, progress: Progress) -> None:
+    with tempfile.TemporaryDirectory() as written:
+        with SummaryWriter(written, flush_secs=600) as writer:
+            for row in progress.history:
+                for name in sorted(row.keys() - {"step"}):
+                    writer.add_scalar(name, row[name], int(row["step"]))
+        files.remove_folder(folder / "tensorboard")
+        for file in Path(written).iterdir():
+            files.write_bytes(folder / "tensorboard" / file.name, file.read_bytes())
 
 
 def plain(value: Any) -> Any:

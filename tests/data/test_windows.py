@@ -44,8 +44,8 @@ def sequences(objective=None, has_encoder=False):
     return window_sequences(objective or CausalLM(), VOCABULARY, WINDOW, has_encoder)
 
 
-def made(splits, shares, rows=4, seed=0, process=(0, 1), objective=None, has_encoder=False):
-    return WindowBatches(splits, shares, rows, sequences(objective, has_encoder), seed, process)
+def made(splits, shares, rows=4, seed=0, own=None, objective=None, has_encoder=False):
+    return WindowBatches(splits, shares, rows, sequences(objective, has_encoder), seed, own)
 
 
 def test_one_store_read_causally_is_what_it_always_was(splits):
@@ -116,12 +116,11 @@ def test_batches_are_functions_of_seed_step_and_row(splits, has_encoder):
     together = batch().stacked(5, 2)
     for name, array in late.items():
         np.testing.assert_array_equal(array[0], together[name][1])
-    halves = [batch(process=(index, 2)).stacked(5, 2) for index in range(2)]
-    for name, array in together.items():
-        np.testing.assert_array_equal(np.concatenate([half[name] for half in halves], axis=1), array)
+    for own in ((0, 1), (2, 3), (1, 3)):  # of several processes, each builds its own rows
+        part = batch(own=own).stacked(5, 2)
+        for name, array in together.items():
+            np.testing.assert_array_equal(part[name], array[:, own])
     assert (batch(seed=1).stacked(5, 2)["targets"] != together["targets"]).any()
-    with pytest.raises(InputError, match="batch size 4 is no multiple of the 3 processes"):
-        batch(process=(0, 3))
 
 
 def test_the_same_window_is_corrupted_anew_in_the_next_epoch(splits):

@@ -14,6 +14,7 @@ import pytest
 
 from scaling_jax.errors import InputError
 from scaling_jax.models import counts
+from scaling_jax.models.config import ModelConfig
 from scaling_jax.training import checkpoints
 from scaling_jax.training.mesh import RULES, Layout
 from scaling_jax.training.optimizers import Optimizer
@@ -125,16 +126,81 @@ def test_layouts_that_do_not_fit(eight):
     says = eight[1]["refused"]
     assert "data 3 x fsdp 1 x tensor 1 does not give the 8 devices" in says[0]
     assert "fsdp 16" in says[1] and "8 devices" in says[1]
-    assert "12 is not divided by the 8 devices of mesh axis ('fsdp',)" in says[2]
-    assert "a batch of 4 rows is not divided by the 8 devices" in says[3]
+    assert "model_dim 12 is not divided by Layout fsdp 8: fsdp = 1, 2, 3, 4, 6, 12 would do" in says[2]
+    assert (
+        "a batch of 4 rows is not divided by the 8 devices of mesh axes data 8 and fsdp 1: 8 would" in says[3]
+    )
 
 
-def test_layouts_that_never_fit():
-    with pytest.raises(InputError, match="all at least 1"):
-        Layout(fsdp=0)
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"fsdp": 0}, "all at least 1"),
+        ({"override": {"hedas": "tensor"}}, "Layout.override: no logical axis 'hedas'; did you mean 'heads'"),
+        ({"override": {"mlp": "tensr"}}, "'mlp' on 'tensr': no such mesh axis; did you mean 'tensor'"),
+        ({"override": {"mlp": ("fsdp", "fsdp")}}, "an axis is named twice"),
+        ({"rules": ("embed",)}, "'embed' is no pair such as"),
+    ],
+)
+def test_layouts_that_never_fit(fields, message):
+    with pytest.raises(InputError, match=message):
+        Layout(**fields)
+
+
+def test_a_mesh_axis_on_two_axes_of_one_parameter_is_refused():
+    one = Layout(override={"embed": "tensor"})
+    with pytest.raises(InputError, match="'tensor' on both 'vocabulary' and 'embed' of .*embedding"):
+        _ = Program(tiny.CONFIG, Full(), Optimizer(), one).shardings
+
+
+@pytest.mark.parametrize(
+    ("name", "heads", "would"),
+    [
+        ("1b", 8, "1, 2, 4, 8"),
+        ("2b", 10, "1, 2, 5, 10"),
+        ("4b", 12, "1, 2, 4"),
+        ("8b", 16, "1, 2, 4, 8, 16"),
+        ("16b", 20, "1, 2, 4, 5, 10, 20"),
+    ],
+)
+def test_heads_that_a_tensor_axis_does_not_divide(name, heads, would):
+    sizes = {8: (2048, 8192), 10: (2560, 10240), 12: (3072, 12288), 16: (4096, 16384), 20: (5120, 20480)}
+    model = ModelConfig(f"decoder_{name}", 2, heads, 256, *sizes[heads], 128_000)
+    with pytest.raises(
+        InputError, match=rf"heads {heads} is not divided by Layout tensor 32: tensor = {would} would"
+    ):
+        Layout(tensor=32).check_model(model)
+    Layout(tensor=2, fsdp=256).check_model(model)
+    with pytest.raises(InputError, match="key_value_heads 1 is not divided by Layout tensor 2"):
+        Layout(tensor=2, override={"key_value_heads": "tensor"}).check_model(model)
+
+
+class Device:
+    """As much of a device as a mesh is made of."""
+
+    platform = "tpu"
+    process_index = 0
+
+    def __init__(self, number, slices):
+        self.id, self.slice_index = number, number * slices // 16
+        self.device_kind = "TPU v5"
+
+
+def test_data_alone_goes_across_slices():
+    assert Layout(fsdp=4, tensor=2).shape(16, slices=2) == (2, 4, 2)
+    with pytest.raises(InputError, match="data 1 is no multiple of the 2 slices.*8 devices each"):
+        Layout(fsdp=8, tensor=2).shape(16, slices=2)
+    with pytest.raises(InputError, match="slices = 4: the 16 devices are in 2 slices"):
+        Layout(slices=4).mesh([Device(number, 2) for number in range(16)])
+
+
+def test_layouts_are_equal_however_gin_writes_them():
     assert hash(Layout(rules=[["batch", ["data", "fsdp"]]])) == hash(
         Layout(rules=(("batch", ("data", "fsdp")),))
     )
+    changed = Layout(override={"vocabulary": ["tensor", "fsdp"]})
+    assert dict(changed.rules) == dict(RULES) | {"vocabulary": ("tensor", "fsdp")}
+    assert dataclasses.replace(changed, fsdp=2).rules == changed.rules
     assert Layout().rules == RULES
 
 

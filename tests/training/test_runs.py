@@ -196,7 +196,7 @@ def test_resume_after_a_kill_is_exact(room, tmp_path, method):
     with pytest.raises(Killed):
         finetune(run(room, method), tmp_path / "killed", on_evaluation=stops_at(8))
     assert not (tmp_path / "killed/record.json").exists()
-    assert checkpoints.about(tmp_path / "killed/resume")["progress"]["step"] == 6
+    assert checkpoints.about(tmp_path / "killed/resume/6")["progress"]["step"] == 6
     seen = []
     resumed = finetune(
         run(room, method), tmp_path / "killed", on_evaluation=lambda progress: seen.append(progress.step)
