@@ -46,8 +46,7 @@ def remove_folder(folder: str | os.PathLike) -> None:
 def folder_bytes(folder: str | os.PathLike) -> int:
     """Bytes of all files in a folder."""
     if is_remote(folder):
-        below = at(folder).walk()
-        return sum((one / name).stat().length for one, _, names in below for name in names)
+        return sum(folder_bytes(one) if one.is_dir() else one.stat().length for one in at(folder).iterdir())
     return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
 
 

@@ -140,6 +140,7 @@ class Kept:
         self.wait()
         if self._writer is not None:
             self._writer.close()
+            self._writer = None
 
     def _finish(self, step: int, about: dict[str, Any]) -> None:
         """In a thread: all arrays there, then what says so, then the older ones go."""
