@@ -133,7 +133,7 @@ class Kept:
         self._finishing = None
         if self._error is not None:
             raise self._refused(self._error) from self._error
-        processes.from_all(True)  # process 0 has said that it is whole
+        processes.meet()  # process 0 has said that it is whole
 
     def close(self) -> None:
         """Waits, and ends the writer's threads."""

@@ -283,6 +283,14 @@ def from_all(value: Any, seconds: float = math.inf) -> list[Any]:
     return [json.loads(_wait_for(f"{name}/{process}", until)) for process in range(count())]
 
 
+def meet() -> None:
+    """Waits until all processes are here.
+
+    After something that takes one of them longer, such as compiling: collectives of CPUs give up after 30 s.
+    """
+    from_all(True)
+
+
 class Stopping:
     """Whether a run has been asked to stop: SIGTERM came to this process or, of several, to any of them.
 

@@ -22,6 +22,7 @@ from scaling_jax.models import counts
 from scaling_jax.models.config import ModelConfig
 from scaling_jax.models.model import arguments, model_of, smallest_batch
 from scaling_jax.training import mesh as meshes
+from scaling_jax.training import processes
 from scaling_jax.training.mesh import Layout
 from scaling_jax.training.optimizers import Optimizer
 from scaling_jax.tuning.method import TuningMethod
@@ -182,6 +183,7 @@ class Program:
             began = time.perf_counter()
             cache[name, shapes] = build(self).lower(*arguments).compile()
             _compile_seconds[self] = self.compile_seconds() + time.perf_counter() - began
+            processes.meet()
         _called_in_run.setdefault(self, {}).setdefault(name, {})[shapes] = cache[name, shapes]
         return cache[name, shapes](*arguments)
 
