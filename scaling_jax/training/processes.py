@@ -141,6 +141,9 @@ def start(group: Group, seconds: float = DEFAULT_TIMEOUT) -> None:
 
     Where they do not all come in time, the process ends with exit code 2 and says where it waited: JAX
     itself would abort.
+
+    Raises:
+        InputError: the coordinator's port is taken, or JAX finds nobody to ask.
     """
     import jax
 
@@ -148,25 +151,32 @@ def start(group: Group, seconds: float = DEFAULT_TIMEOUT) -> None:
     late.daemon = True
     late.start()
     rest = int(seconds) + 60  # ours comes first
-    if group.coordinator is None:
-        jax.distributed.initialize(initialization_timeout=rest)
-    else:
-        jax.distributed.initialize(
-            group.coordinator,
-            group.count,
-            group.index,
-            local_device_ids=None if group.local_device is None else [group.local_device],
-            cluster_detection_method="deactivate",
-            initialization_timeout=rest,
-        )
-    jax.process_count()  # the devices of all become known, for which all have to be there
+    try:
+        if group.coordinator is None:
+            jax.distributed.initialize(initialization_timeout=rest)
+        else:
+            jax.distributed.initialize(
+                group.coordinator,
+                group.count,
+                group.index,
+                local_device_ids=None if group.local_device is None else [group.local_device],
+                cluster_detection_method="deactivate",
+                initialization_timeout=rest,
+            )
+        jax.process_count()  # the devices of all become known, for which all have to be there
+    except Exception as error:
+        late.cancel()
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"processes cannot be joined at {_address(group)}: {reason}") from error
     late.cancel()
 
 
-def _give_up(group: Group, seconds: float) -> None:
-    from jax._src import distributed
+def _address(group: Group) -> str:
+    return group.coordinator or _state().coordinator_address or "the TPU's own service"
 
-    address = group.coordinator or distributed.global_state.coordinator_address or "the TPU's own service"
+
+def _give_up(group: Group, seconds: float) -> None:
+    address = _address(group)
     if group.index == 0:
         said = f"not all of the {group.count} processes came to the coordinator {address} (this process)"
     else:

@@ -3,6 +3,7 @@
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
@@ -110,6 +111,17 @@ def test_sigterm_to_any_process_saves_and_the_same_command_goes_on(room, tmp_pat
     same_losses(found, room, "base")
 
 
+def free_ports(count):
+    """Ports that nobody listens at."""
+    found = [socket.socket() for _ in range(count)]
+    for one in found:
+        one.bind(("localhost", 0))
+    ports = [one.getsockname()[1] for one in found]
+    for one in found:
+        one.close()
+    return ports
+
+
 def refused(processes):
     """The one line that every process of a run was refused with."""
     lines = []
@@ -175,8 +187,13 @@ def test_a_full_disk_is_said_by_every_process(room, full):
 
 
 def test_a_coordinator_that_never_answers(tmp_path):
-    """Of two processes, one comes: the first waits for the second, the second for the first."""
+    """Of two processes, one comes: the first waits for the second, the second for the first. A third one
+    is to listen where somebody else does."""
     began = time.monotonic()
+    taken = socket.socket(socket.AF_INET6)
+    taken.bind(("::", 0))
+    taken.listen()
+    ports = (*free_ports(2), taken.getsockname()[1])
     started = [
         several.start(
             several.pretraining(tmp_path, tmp_path / "run"),
@@ -184,12 +201,14 @@ def test_a_coordinator_that_never_answers(tmp_path):
             SCALING_JAX_COORDINATOR=f"localhost:{port}",
             SCALING_JAX_PROCESSES="2",
             SCALING_JAX_PROCESS=str(process),
-            SCALING_JAX_COORDINATOR_TIMEOUT="2",
+            SCALING_JAX_COORDINATOR_TIMEOUT=seconds,
         )[0]
-        for process, port in ((0, 17571), (1, 17572))
+        for process, port, seconds in zip((0, 1, 0), ports, ("2", "2", "300"), strict=True)
     ]
-    first, second = refused(started)
-    assert "not all of the 2 processes came to the coordinator localhost:17571" in first
-    assert "the coordinator localhost:17572 (process 0) did not answer" in second and "2 s" in second
+    first, second, third = refused(started)
+    taken.close()
+    assert f"not all of the 2 processes came to the coordinator localhost:{ports[0]}" in first
+    assert f"the coordinator localhost:{ports[1]} (process 0) did not answer" in second and "2 s" in second
+    assert f"processes cannot be joined at localhost:{ports[2]}" in third
     assert time.monotonic() - began < several.SECONDS
     assert not (tmp_path / "run").exists()
