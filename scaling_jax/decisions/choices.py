@@ -19,8 +19,8 @@ class Choices:
         pearson: of predicted and measured losses, mean over selections; None for fewer than three curves.
         relative_accuracy: (worst - chosen) / (worst - best), mean over selections.
         regret: measured loss of the chosen above the best, mean over selections.
-        pairs: of two curves that compete, by the stated probability of the likelier one: (low, high, pairs, how
-            often it was the better one); empty for a rule without draws.
+        pairs: of two curves that compete, by the stated probability of the likelier one: (low, high, pairs,
+            how often it was the better one); empty for a rule without draws.
     """
 
     pearson: float | None
