@@ -39,8 +39,11 @@ def sentence(found: Recommendation) -> str:
 
 def full_text(found: Recommendation) -> str:
     """Everything, for a terminal."""
-    lines = [sentence(found), ""]
-    lines += _table(found)
+    lines = [sentence(found)]
+    if found.runs is not None:
+        lines.append(f"To tell more: {found.runs.why}.")
+    lines += [f"Note: {note}." for note in found.notes]
+    lines += ["", *_table(found)]
     lines += _about(found)
     if found.regret is not None and found.status != "only one":
         lines.append(f"expected regret of {found.choice}: {shown(found.regret, found.level)}")
@@ -51,11 +54,9 @@ def full_text(found: Recommendation) -> str:
         for gain in found.gains
     ]
     lines += [f"{one.first} and {one.second}: {one.text()}" for one in found.crossings]
-    if found.runs is not None:
-        lines.append(f"to tell more: {found.runs.why}")
     if found.prior is not None:
         lines += ["", prior_text(found.prior, measured=True)]
-    return "\n".join([*lines, *found.notes])
+    return "\n".join(lines)
 
 
 def prior_text(prior: Prior, measured: bool = False) -> str:

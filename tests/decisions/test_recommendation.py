@@ -79,7 +79,7 @@ def test_shares_and_regret_are_those_of_the_draws():
     assert found.status == "cannot tell"
     assert set(found.runs.methods) == {"a", "b"}
     assert found.runs.sure > found.runs.now == found.probability_best
-    assert "cannot tell a from b" in sentence(found) and "to tell more: run" in full_text(found)
+    assert "cannot tell a from b" in sentence(found) and "To tell more: run" in full_text(found)
     assert recommend(close, AT, indifferent=0.2).status == "alike"
 
 
@@ -148,6 +148,17 @@ def test_a_change_along_the_model_size_counts_four_times():
     doubled = spread(1e8, 4e4)
     away = 1 / np.log2(1e4 / 1e2)
     assert doubled / data == pytest.approx(2 * np.sqrt((1 + 2 * away) / (1 + away)), rel=0.01)
+
+
+def test_a_curve_that_bends_is_said():
+    fits = [
+        made("lora", {"A": 5.0, "beta": 0.2, "E": 1.0}, weight=0.6),
+        made("lora", {"B": 6.0, "D_l": 1.0, "beta": 0.3, "E": 1.0}, "rectified", weight=0.4),
+    ]
+    assert "has not been one power" in recommend(fits, AT).notes[0]
+    assert "has not been one power" in full_text(recommend(fits, AT))
+    assert recommend(fits[:1], AT).notes == ()
+    assert recommend(fits, {"finetune_examples": 5e3}).notes == ()
 
 
 def test_forms_without_weights_count_by_their_held_out_errors():
