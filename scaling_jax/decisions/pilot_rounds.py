@@ -138,6 +138,9 @@ def next_round(state: State) -> Round:
     allowed = ROUNDS[state.number - 1] * state.budget - state.spent
     counts, seconds = _cheapest(problem, plan, allowed)
     if not seconds:
+        # What is planned may be one run that takes more than a round should.
+        counts, seconds = _cheapest(problem, plan, state.budget - state.spent)
+    if not seconds:
         return ended("no further run fits in what is left of the budget")
     return Round(state.number, counts, seconds, plan, sure, dropped, "", noise.size)
 

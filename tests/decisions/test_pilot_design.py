@@ -214,6 +214,27 @@ def test_a_method_without_a_chance_gets_no_more_runs():
     assert "full alone is left" in rounds[-1].ended and quiet.spent < min(state.spent, 0.7 * 1500.0)
 
 
+def test_a_run_that_takes_more_than_a_round_should_is_made():
+    """Sizes whose cost doubles: the last run of the plan takes most of the budget."""
+    given = problem(("full",), seconds=lambda d: d)
+    own = dataclasses.replace(given.candidates["full"], seeds=1)
+    made, budget = (SIZES <= 1024).astype(int), 5000.0
+    state = pilot_rounds.State(
+        {"full": own},
+        given.beliefs,
+        given.target,
+        simulated({"full": made}, 0),
+        {"full": made},
+        given.noise,
+        given.fixed_seconds,
+        budget,
+        spent=0.1 * budget,
+        number=2,
+    )
+    found = pilot_rounds.next_round(state)
+    assert found.counts["full"][-1] == 1 and found.seconds == 4096.0
+
+
 def test_methods_that_are_alike_are_both_kept():
     alike = {"full": TRUTHS["full"], "lora": TRUTHS["full"]}
     rounds, state = pilot(alike, 600.0)
