@@ -11,8 +11,8 @@ Compared are, for the same budget:
   doubling   every size twice the last, one seed, from the smallest as far as the budget pays
   3 seeds    the same with three seeds
   best even  of all evenly spaced ladders (any sizes, any seeds) the best by the designer's own criterion
-Widths are those of the 90% interval of the loss at the target as `fit` gives it, and of differences of two
-methods.
+Widths are those of the 90% interval of the loss at the target in the forecast that a pilot ends with
+(`fit_pilot`, `recommend`), and of differences of two methods.
 
     python benchmarks/pilot_design.py --truths 60
     python benchmarks/pilot_design.py --replay runs/quickstart/results.csv --budgets 0.25,0.5,1
@@ -179,47 +179,36 @@ def designs(curves: Curves, budget: float) -> dict[str, dict[str, np.ndarray] | 
 
 
 def judged(curves: Curves, counts: Mapping[str, np.ndarray], seed: int) -> dict[str, float]:
-    """Fits each method as `fit` does: widths, errors at the target, whether intervals hold it."""
-    from scaling_jax.laws.sample import Sample
-    from scaling_jax.laws.solution import fit_samples
+    """What the pilot's own forecast of these runs gives: widths, errors at the target, whether it holds."""
+    from scaling_jax.decisions.forecast import forecasts_of
+    from scaling_jax.decisions.pilot_fits import fit_pilot
+    from scaling_jax.laws.table import table_of
 
-    settings = Settings(bootstrap=DRAWS, seed=seed, level=LEVEL)
-    widths, errors, holds, draws, values = [], [], [], {}, {}
+    columns = {"method": [], "finetune_examples": [], "loss": []}
     for method, rows in curves.rows(counts).items():
-        nothing = np.zeros(len(rows), bool)
-        sample = Sample(
-            {"method": method},
-            {"d": "d", "y": "loss"},
-            rows.sizes,
-            rows.loss,
-            np.ones(len(rows)),
-            nothing,
-            np.arange(len(rows)),
-            None,
-            None,
-            {},
-            (),
-        )
-        fit = fit_samples([sample], LAW, settings)[0]
-        place = {"d": np.array([curves.target])}
-        value, low, high = (float(part[0]) for part in fit.predict(place))
-        truth = curves.truth[method]
-        widths.append((high - low) / truth)
-        errors.append(abs(value - truth) / truth)
-        holds.append(low <= truth <= high)
-        draws[method], values[method] = fit.draw_predictions(place)[:, 0], value
+        columns["method"] += [method] * len(rows)
+        columns["finetune_examples"] += rows.sizes["d"].tolist()
+        columns["loss"] += rows.loss.tolist()
+    settings = Settings(loss="squared", bootstrap=DRAWS, seed=seed, level=LEVEL)
+    role = {"d": "finetune_examples"}
+    fits = fit_pilot(table_of("pilot", columns), role, by=("method",), settings=settings)
+    at = {"finetune_examples": curves.target}
+    found = {one.name: one for one in forecasts_of(fits, at)}
+    estimates = {method: one.estimate(at, LEVEL) for method, one in found.items()}
+    draws = {method: one.draws(at) for method, one in found.items()}
     level = np.mean(list(curves.truth.values()))
     gaps = [
         np.subtract(*np.percentile(draws[one] - draws[two], [95, 5])) / level
         for one, two in itertools.combinations(draws, 2)
     ]
-    best = min(values, key=values.get)
+    best = min(estimates, key=lambda method: estimates[method].value)
+    truth = curves.truth
     return {
-        "width": float(np.mean(widths)),
+        "width": float(np.mean([(own.high - own.low) / truth[m] for m, own in estimates.items()])),
         "difference": float(np.mean(gaps)) if gaps else float("nan"),
-        "error": float(np.mean(errors)),
-        "holds": float(np.mean(holds)),
-        "regret": (curves.truth[best] - min(curves.truth.values())) / level,
+        "error": float(np.mean([abs(own.value - truth[m]) / truth[m] for m, own in estimates.items()])),
+        "holds": float(np.mean([own.low <= truth[m] <= own.high for m, own in estimates.items()])),
+        "regret": (truth[best] - min(truth.values())) / level,
     }
 
 

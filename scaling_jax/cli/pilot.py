@@ -80,9 +80,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         type=float,
-        default=0.02,
+        default=0.05,
         metavar="P",
-        help="relative interval that needs no more runs (0.02)",
+        help="relative interval that needs no more runs (0.05)",
     )
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder of the pilot; new, or of the same one"

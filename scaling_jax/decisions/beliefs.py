@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from scaling_jax.decisions.forecast import DISCREPANCY, OTHER_COLUMNS, TAILS, away
 from scaling_jax.laws.law import Law
 
 # Median and standard deviation of the logarithm, by name.
@@ -22,8 +23,9 @@ EXPONENTS = {"beta": (0.15, 0.9), "alpha": (0.3, 0.7)}
 _OTHER_SPREAD = 1.5
 # Of a term's share of the loss in the middle of the sizes, and of the loss itself.
 _SHARE_SPREAD, _LEVEL_SPREAD = 0.6, 0.3
-# Noise of a run's log loss in the middle of the sizes, how it falls with the data, what that guess weighs.
-NOISE, NOISE_SLOPE, NOISE_ROWS = 0.01, -0.1, 4.0
+# Noise of a run's log loss in the middle of the sizes, how it falls with the data (a pilot's fits weigh rows
+# by their examples), and how many rows that guess weighs.
+NOISE, NOISE_SLOPE, NOISE_ROWS = 0.01, -0.5, 4.0
 # How far a law is off at one size, of the log loss; Table 6 of Zhang et al. has 0.002 to 0.03 on losses of
 # 1 to 2, at sizes that were not fitted.
 MISFIT = 0.004
@@ -208,20 +210,43 @@ def updated_all(priors: Mapping[str, Belief], rows: Mapping[str, Rows], noise: N
     return beliefs, noise
 
 
-def losses_at(beliefs: Mapping[str, Belief], at: Mapping[str, float], count: int, seed: int) -> np.ndarray:
-    """Losses by draws of the beliefs at one place, (count, methods)."""
-    place = {role: np.array([value]) for role, value in at.items()}
-    columns = [
-        belief.log_loss(belief.draws(count, [seed, number]), place)[:, 0]
-        for number, belief in enumerate(beliefs.values())
-    ]
-    return np.exp(np.stack(columns, axis=-1))
+def reach(
+    belief: Belief, points: np.ndarray, at: Mapping[str, float], low: Mapping, high: Mapping
+) -> np.ndarray:
+    """The change of the log loss beyond the sizes that were run, times what makes it uncertain.
+
+    As `forecast.Forecast` has it: sqrt(1 + away) of the change along each column, four times along others
+    than `d`. `low` and `high` are role -> (cells,), between which runs lie; the result is (points, cells).
+    """
+    here = {role: np.clip(at[role], low[role], high[role]) for role in at}
+    before, total = belief.log_loss(points, here), 0.0
+    for role in sorted(at):
+        here = {**here, role: np.full_like(here[role], at[role])}
+        after = belief.log_loss(points, here)
+        share = 1.0 if role == "d" else OTHER_COLUMNS
+        total = total + (share * (after - before)) ** 2 * (1 + away(at[role], low[role], high[role]))
+        before = after
+    return np.sqrt(total)
 
 
-def chances(beliefs: Mapping[str, Belief], at: Mapping[str, float], seed: int = 0) -> dict[str, float]:
+def forecast(belief: Belief, rows: Rows, at: Mapping[str, float], count: int, seed) -> np.ndarray:
+    """Draws of the log loss at one place, (count,), with a forecast's discrepancy once there are runs."""
+    points = belief.draws(count, seed)
+    logs = belief.log_loss(points, {role: np.array([value]) for role, value in at.items()})[:, 0]
+    if not len(rows):
+        return logs
+    low = {role: np.array([values.min()]) for role, values in rows.sizes.items()}
+    high = {role: np.array([values.max()]) for role, values in rows.sizes.items()}
+    deviates = np.random.default_rng(seed).standard_t(TAILS, count)
+    return logs + DISCREPANCY * deviates * reach(belief, points, at, low, high)[:, 0]
+
+
+def chances(
+    beliefs: Mapping[str, Belief], rows: Mapping[str, Rows], at: Mapping[str, float], seed: int = 0
+) -> dict[str, float]:
     """By method the probability that its loss is the lowest at `at` (role -> size)."""
-    losses = losses_at(beliefs, at, 8000, seed)
-    best = np.argmin(losses, axis=-1)
+    logs = [forecast(own, rows[name], at, 8000, [seed, n]) for n, (name, own) in enumerate(beliefs.items())]
+    best = np.argmin(np.stack(logs), axis=0)
     return {name: float(np.mean(best == number)) for number, name in enumerate(beliefs)}
 
 

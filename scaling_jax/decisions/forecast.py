@@ -26,7 +26,7 @@ from scaling_jax.laws.results import Fit
 # beyond the fitted sizes (over sqrt(1 + away)), and the degrees of freedom of its Student's t.
 DISCREPANCY, TAILS = 0.15, 5.0
 # The change predicted along other columns than `d`, such as the model size, is so many times as uncertain.
-_OTHER_COLUMNS = 4.0
+OTHER_COLUMNS = 4.0
 # Held-out errors below it are alike.
 _LEAST_ERROR = 1e-3
 
@@ -109,7 +109,7 @@ class Forecast:
         for role in sorted(fitted):
             here = [own | {role: place[role]} for own, place in zip(here, places, strict=True)]
             after = np.log(self._mean(here))
-            share = 1.0 if role == "d" else _OTHER_COLUMNS
+            share = 1.0 if role == "d" else OTHER_COLUMNS
             total = total + (share * (after - before)) ** 2 * (1 + away(places[0][role], *fitted[role]))
             before = after
         return np.sqrt(total)

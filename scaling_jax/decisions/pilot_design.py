@@ -3,10 +3,12 @@
 Every run of a method adds the outer product of its slope (of the log loss by the law's coordinates, over
 the run's noise) to the information of that method's law. The variance of the loss at the target follows
 from it, and what a reader will see of it is an interval: wider by Student's quantile, as the noise is
-estimated from the rows to spare. No law is exact, and seeds do not average away how far it is off at one
-size: runs of one cell share an error of `MISFIT`. The criterion is the mean, over draws of what is believed
-of the laws (a Bayesian design, Chaloner and Verdinelli 1995), of the widths at the target of every method
-that may be the best, and of the differences of every two.
+estimated from the rows to spare. Runs are taken to be as noisy as the pilot's fits weigh them, the more the
+fewer their examples. No law is exact, and seeds do not average away how far it is off at one size: runs of
+one cell share an error of `MISFIT`; and beyond the largest size the forecast has a discrepancy, which only
+larger runs reduce (`forecast.py`). The criterion is the mean, over draws of what is believed of the laws (a
+Bayesian design, Chaloner and Verdinelli 1995), of the widths at the target of every method that may be the
+best, and of the differences of every two.
 
 The search starts from the best evenly spaced ladders that the budget pays for, so that it is never worse
 than those by its own criterion, adds greedily by gain per second and exchanges single runs.
@@ -19,7 +21,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scaling_jax.decisions.beliefs import MISFIT, Belief, Noise
+from scaling_jax.decisions.beliefs import MISFIT, Belief, Noise, reach
+from scaling_jax.decisions.forecast import DISCREPANCY, TAILS
 from scaling_jax.errors import InputError
 from scaling_jax.laws.law import Law
 from scaling_jax.laws.uncertainty import student_factor
@@ -27,9 +30,9 @@ from scaling_jax.laws.uncertainty import student_factor
 LEVEL = 0.9
 # Standard deviations between the ends of an interval of that level.
 _WIDTH = 2 * 1.6448536269514722
-# A Huber fit with a small delta is so much wider than least squares (docs/laws.md).
-HUBER = 1.25
-_DRAWS = 48
+# Of the discrepancy's Student's t, the quantile that makes the interval, over the normal one.
+_TAILED = student_factor(int(TAILS), LEVEL)
+_DRAWS = 32
 # Sizes of the least pilot: as many as the law has parameters and one, over at least this range.
 _LEAST_RANGE = 8.0
 _PASSES = 6
@@ -178,10 +181,11 @@ class _Search:
 
     def __init__(self, problem: Problem):
         self.problem = problem
-        self.slopes, self.variance, self.target, self.loss, self.prior = {}, {}, {}, {}, {}
+        self.points, self.slopes, self.variance = {}, {}, {}
+        self.target, self.loss, self.prior = {}, {}, {}
         place = {role: np.array([value]) for role, value in problem.target.items()}
         for number, (method, belief) in enumerate(problem.beliefs.items()):
-            points = belief.draws(_DRAWS, [problem.seed, number])
+            points = self.points[method] = belief.draws(_DRAWS, [problem.seed, number])
             own = problem.candidates[method]
             self.variance[method] = problem.noise.at(own.sizes["d"]) ** 2
             self.slopes[method] = belief.slopes(points, own.sizes)
@@ -202,7 +206,7 @@ class _Search:
 
     def spreads(self, method: str, counts: np.ndarray) -> np.ndarray:
         """Half of an interval's width at the target over its normal quantile, by draw, (draws,)."""
-        return self._spread(method, self._covariance(method, counts), int(counts.sum()))
+        return self._spread(method, self._covariance(method, counts), counts)
 
     def criterion(self, counts: Mapping[str, np.ndarray]) -> float:
         """What is minimised, in nats."""
@@ -211,13 +215,12 @@ class _Search:
     def described(self, counts: Mapping[str, np.ndarray]) -> Design:
         """A design with its widths."""
         spreads = {method: self.spreads(method, own) for method, own in counts.items()}
-        shown = _WIDTH * HUBER
         return Design(
             counts=dict(counts),
             seconds=self.seconds(counts),
-            widths={method: shown * float(np.median(spread)) for method, spread in spreads.items()},
+            widths={method: _WIDTH * float(np.median(spread)) for method, spread in spreads.items()},
             differences={
-                pair: shown * float(np.median(np.hypot(spreads[pair[0]], spreads[pair[1]])))
+                pair: _WIDTH * float(np.median(np.hypot(spreads[pair[0]], spreads[pair[1]])))
                 for pair in self.pairs
             },
             criterion=self._combined(spreads),
@@ -232,10 +235,25 @@ class _Search:
         """What so many runs of each cell weigh, (cells,): one over the variance of their mean."""
         return counts / (self.variance[method] + counts * MISFIT**2)
 
-    def _spread(self, method: str, covariance: np.ndarray, rows: int) -> np.ndarray:
-        at = self.target[method]
-        variance = np.einsum("kp,kpq,kq->k", at, covariance, at)
-        return self.loss[method] * np.sqrt(variance) * self._student(method, rows)
+    def _spread(self, method: str, covariance: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        at, student = self.target[method], self._student(method, int(counts.sum()))
+        variance = np.einsum("kp,kpq,kq->k", at, covariance, at) * student**2
+        low, high = ({role: np.array([v]) for role, v in end.items()} for end in self._ends(method, counts))
+        return self.loss[method] * np.sqrt(variance + self._beyond(method, low, high)[:, 0] ** 2)
+
+    def _ends(self, method: str, counts: np.ndarray) -> tuple[dict[str, float], dict[str, float]]:
+        """Role -> the smallest and the largest size that is run; the smallest candidate where nothing is."""
+        sizes = self.problem.candidates[method].sizes
+        run = {role: values[counts > 0] if counts.any() else values[:1] for role, values in sizes.items()}
+        return {role: own.min() for role, own in run.items()}, {role: own.max() for role, own in run.items()}
+
+    def _beyond(self, method: str, low: Mapping, high: Mapping) -> np.ndarray:
+        """Discrepancy at the target, of the log loss, (draws, cells); see `beliefs.reach`."""
+        belief, target = self.problem.beliefs[method], self.problem.target
+        ends, place = np.unique([*low.values(), *high.values()], axis=1, return_inverse=True)
+        low, high = (dict(zip(low, half, strict=True)) for half in np.split(ends, 2))
+        found = reach(belief, self.points[method], target, low, high)
+        return _TAILED * DISCREPANCY * found[:, place.reshape(-1)]
 
     def _student(self, method: str, rows: int) -> float:
         spare = rows - len(self.problem.beliefs[method].mean)
@@ -337,7 +355,7 @@ class _Search:
         """Adds the run with the greatest gain per second while the budget allows one."""
         counts = {method: own.copy() for method, own in counts.items()}
         covariance = {method: self._covariance(method, own) for method, own in counts.items()}
-        spreads = {m: self._spread(m, covariance[m], int(counts[m].sum())) for m in counts}
+        spreads = {m: self._spread(m, covariance[m], counts[m]) for m in counts}
         left = budget - self.seconds(counts)
         while True:
             now, best = self._combined(spreads), None
@@ -347,7 +365,8 @@ class _Search:
                     continue
                 rows = int(counts[method].sum()) + 1
                 weights = self._weights(method, counts[method] + 1) - self._weights(method, counts[method])
-                after = self._with_one_more(method, covariance[method], allowed, weights[allowed], rows)
+                ends = self._ends(method, counts[method])
+                after = self._with_one_more(method, covariance[method], allowed, weights[allowed], rows, ends)
                 total = self.weights[method] * after
                 for other in counts:
                     if other != method:
@@ -366,10 +385,10 @@ class _Search:
             counts[method][cell] += 1
             left -= self.problem.candidates[method].seconds[cell]
             covariance[method] = self._covariance(method, counts[method])
-            spreads[method] = self._spread(method, covariance[method], int(counts[method].sum()))
+            spreads[method] = self._spread(method, covariance[method], counts[method])
 
     def _with_one_more(
-        self, method: str, covariance: np.ndarray, cells: np.ndarray, weights: np.ndarray, rows: int
+        self, method: str, covariance: np.ndarray, cells: np.ndarray, weights: np.ndarray, rows: int, ends
     ) -> np.ndarray:
         """Spread at the target with one more run, of that weight, at each cell, (draws, cells)."""
         slopes, at = self.slopes[method][:, cells], self.target[method]
@@ -379,5 +398,8 @@ class _Search:
         variance = np.einsum("kp,kpq,kq->k", at, covariance, at)[:, None] - weights * towards**2 / (
             1 + weights * own
         )
-        spread = np.sqrt(np.maximum(variance, 1e-300))
-        return self.loss[method][:, None] * spread * self._student(method, rows)
+        variance = np.maximum(variance, 0.0) * self._student(method, rows) ** 2
+        sizes = {role: values[cells] for role, values in self.problem.candidates[method].sizes.items()}
+        low = {role: np.minimum(ends[0][role], values) for role, values in sizes.items()}
+        high = {role: np.maximum(ends[1][role], values) for role, values in sizes.items()}
+        return self.loss[method][:, None] * np.sqrt(variance + self._beyond(method, low, high) ** 2)

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from scaling_jax.decisions.beliefs import Belief, Noise, Rows, chances, updated_all
+from scaling_jax.decisions.beliefs import Belief, Noise, Rows, chances, forecast, updated_all
 from scaling_jax.decisions.pilot_design import (
-    HUBER,
     BudgetTooSmall,
     Candidates,
     Design,
@@ -59,7 +58,7 @@ class State:
     budget: float
     spent: float = 0.0
     dropped: Mapping[str, str] = field(default_factory=dict)
-    precision: float = 0.02
+    precision: float = 0.05
     number: int = 1
     unlikely: float = UNLIKELY
 
@@ -96,7 +95,7 @@ def next_round(state: State) -> Round:
         BudgetTooSmall: the budget does not pay for the least pilot (first round only).
     """
     beliefs, noise = updated_all(state.priors, state.rows, state.noise)
-    sure = chances(beliefs, state.target)
+    sure = chances(beliefs, state.rows, state.target)
     dropped = dict(state.dropped)
     if state.number > 1:
         for method, chance in sure.items():
@@ -112,7 +111,7 @@ def next_round(state: State) -> Round:
         return Round(state.number, {}, 0.0, None, sure, dropped, why, noise.size)
 
     if len(left) == 1 and len(state.candidates) > 1:
-        width = relative_width(beliefs[left[0]], state)
+        width = relative_width(beliefs[left[0]], state.rows[left[0]], state.target)
         if width <= state.precision:
             return ended(f"{left[0]} alone is left, and its loss is known to {width:.1%}")
     if state.number > len(ROUNDS):
@@ -185,12 +184,10 @@ def whole(state: State) -> Design:
     return design(problem, state.budget - state.spent)
 
 
-def relative_width(belief: Belief, state: State) -> float:
-    """Width of the 90% interval at the target over the loss, roughly as a fit of these runs will show it."""
-    place = {role: np.array([value]) for role, value in state.target.items()}
-    logs = belief.log_loss(belief.draws(2000, 0), place)[:, 0]
-    low, high = np.percentile(logs, [5, 95])
-    return float(HUBER * (high - low))
+def relative_width(belief: Belief, rows: Rows, target: Mapping[str, float]) -> float:
+    """Width of the 90% interval at the target over the loss, roughly as a forecast of these runs shows it."""
+    low, high = np.percentile(forecast(belief, rows, target, 4000, 0), [5, 95])
+    return float(high - low)
 
 
 def after(state: State, done: Round, **changed) -> State:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scaling_jax.decisions import pilot_rounds
-from scaling_jax.decisions.beliefs import Noise, Rows, chances, prior_of, updated, updated_all
+from scaling_jax.decisions.beliefs import Noise, Rows, chances, forecast, prior_of, updated, updated_all
 from scaling_jax.decisions.pilot_design import (
     BudgetTooSmall,
     Candidates,
@@ -86,8 +86,11 @@ def test_the_expected_width_is_what_simulated_pilots_scatter():
     told = described(
         dataclasses.replace(problem(("full",)), beliefs={"full": belief}, noise=noise), {"full": counts}
     )
-    # Of the design the interval is 2 x 1.645 standard deviations, and 1.25 times as wide by the robust fit.
-    assert told.widths["full"] / np.exp(truly) / (2 * 1.645 * 1.25) == pytest.approx(np.mean(widths), rel=0.3)
+    # Beside the law's own uncertainty a forecast has its discrepancy.
+    logs = forecast(belief, Rows(sizes, clean), {"d": 32768.0}, 4000, 0)
+    assert np.std(logs) > np.mean(widths)
+    wide = np.subtract(*np.percentile(logs, [95, 5]))
+    assert told.widths["full"] / np.exp(truly) == pytest.approx(wide, rel=0.3)
 
 
 @pytest.mark.parametrize("budget", [120.0, 300.0, 800.0])
@@ -96,7 +99,8 @@ def test_a_design_beats_every_even_ladder_of_its_cost(budget):
     found, ladders = design(given, budget), even_ladders(given, budget)
     assert found.seconds <= budget * (1 + 1e-9)
     assert ladders and all(found.criterion <= other.criterion for other in ladders)
-    assert found.criterion < 0.95 * ladders[0].criterion
+    # With much money all that is left is the discrepancy of the forecast, which every ladder has.
+    assert found.criterion < (0.93 if budget < 500 else 0.99) * ladders[0].criterion
     again = described(given, found.counts)
     assert again.criterion == pytest.approx(found.criterion) and again.widths == found.widths
     for counts in found.counts.values():
@@ -172,7 +176,7 @@ def simulated(counts, seed, truths=TRUTHS, noise=0.01):
     return rows
 
 
-def pilot(truths, budget, noise=0.01, seed=1):
+def pilot(truths, budget, noise=0.01, seed=1, precision=0.02):
     """A simulated pilot: its rounds and its last state."""
     given = problem()
     nothing = np.zeros(len(SIZES), int)
@@ -186,6 +190,7 @@ def pilot(truths, budget, noise=0.01, seed=1):
         given.noise,
         given.fixed_seconds,
         budget,
+        precision=precision,
     )
     rounds = []
     while True:
@@ -210,7 +215,7 @@ def test_a_method_without_a_chance_gets_no_more_runs():
     assert all("lora" not in found.counts for found in rounds[first_out:-1])
     assert rounds[-1].chances["full"] > 0.98
     # It ends as soon as the loss of the one that is left is known, with money left.
-    rounds, quiet = pilot(TRUTHS, 1500.0, noise=0.002)
+    rounds, quiet = pilot(TRUTHS, 1500.0, noise=0.002, precision=0.2)
     assert "full alone is left" in rounds[-1].ended and quiet.spent < min(state.spent, 0.7 * 1500.0)
 
 
@@ -253,4 +258,5 @@ def test_what_runs_show_replaces_the_guess():
         logs = belief.log_loss(belief.draws(2000, 0), place)[:, 0]
         truly = np.log(POWER.predict(TRUTHS[method], place)[0])
         assert abs(np.mean(logs) - truly) < 3 * np.std(logs) and np.std(logs) < 0.06
-    assert chances(beliefs, {"d": 32768.0})["full"] > 0.95
+    rows = simulated(counts, 0, noise=0.02)
+    assert chances(beliefs, rows, {"d": 32768.0})["full"] > 0.95
