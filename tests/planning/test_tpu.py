@@ -6,6 +6,7 @@ import importlib.util
 import pytest
 
 from scaling_jax.data.objectives.objective import Lengths
+from scaling_jax.errors import InputError
 from scaling_jax.models.config import ModelConfig
 from scaling_jax.planning import topologies
 from scaling_jax.planning.compiled import compiled_step
@@ -45,6 +46,20 @@ def test_a_step_with_its_kernel_for_chips_that_are_not_here(v5e):
     parameters = sum(size for size in (256 * 1024, 2 * (2 * 256 * 256 + 2 * 256 * 128 + 3 * 256 * 512)))
     assert step.memory.trained == pytest.approx(parameters, rel=0.01)
     assert step.collectives and step.kernels.get("tpu_custom_call", 0) > 0
+
+
+def test_data_alone_goes_across_slices(v5e):
+    from jax.experimental import topologies as of_jax
+
+    with topologies.quiet():
+        devices = of_jax.get_topology_desc("v5e:4x4", platform="tpu", num_slices=2).devices
+    for layout, shape in ((Layout(fsdp=16), (2, 16, 1)), (Layout(fsdp=4, tensor=2), (4, 4, 2))):
+        mesh = layout.mesh(devices)
+        assert mesh.devices.shape == shape
+        slices = [{device.slice_index for device in row.ravel()} for row in mesh.devices]
+        assert slices == [{2 * place // shape[0]} for place in range(shape[0])]
+    with pytest.raises(InputError, match="data 1 is no multiple of the 2 slices"):
+        Layout(fsdp=32).mesh(devices)
 
 
 def test_what_the_compiler_refuses_says_how_much_it_needs(v5e):
