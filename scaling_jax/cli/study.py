@@ -33,6 +33,11 @@ def add_arguments(parser) -> None:
         metavar="N",
         help="take a worker on another machine for dead after N seconds without a sign of it",
     )
+    parser.add_argument(
+        "--resume_elsewhere",
+        action="store_true",
+        help="go on also with runs that were left on other devices; their records say so",
+    )
     processes.add_arguments(parser)
 
 
@@ -71,6 +76,7 @@ def _run(arguments, study) -> int:
         lambda line: processes.is_first() and print(line, flush=True),
         shard_of(arguments.shard) if arguments.shard else ALL,
         arguments.stale_seconds,
+        arguments.resume_elsewhere,
     )
     if not processes.is_first():
         return 0

@@ -139,6 +139,7 @@ def run_study(
     say: Callable[[str], None] = print,
     shard: Shard = ALL,
     stale_seconds: float = STALE_SECONDS,
+    elsewhere: bool = False,
 ) -> StudyResult:
     """Runs what is not yet there and writes `results.csv`; finished runs are never redone.
 
@@ -152,6 +153,7 @@ def run_study(
         say: takes progress lines.
         shard: the part of the study that is made here.
         stale_seconds: without a sign, after which a worker on another machine is taken for dead.
+        elsewhere: go on also with runs that were left on other devices, see `loop.train`.
 
     Raises:
         InputError: see `claim_folder`, `prepare_stores` and `jobs_of`; or what a worker refused.
@@ -168,6 +170,7 @@ def run_study(
             "stores": {name: str(store.path) for name, store in stores.items()},
             "pretrain_seed": study.pretrain_seed,
             "stale_seconds": stale_seconds,
+            "resume_elsewhere": elsewhere,
         }
         if processes.count() > 1:
             work_together(folder, plan, say)

@@ -66,18 +66,19 @@ def chosen_rates(study: Path, jobs: list[Job]) -> dict[str, dict]:
     return chosen
 
 
-def run_job(study: Path, job: Job, jobs: list[Job], stores: dict[str, str], pretrain_seed: int) -> None:
-    """Runs one job to its record."""
+def run_job(study: Path, job: Job, jobs: list[Job], plan: dict[str, Any]) -> None:
+    """Runs one job to its record, on from where it was left."""
     from scaling_jax.studies.base_evaluation import evaluate_base
     from scaling_jax.training.finetune import finetune
 
-    folder = study / job.folder
+    folder, stores, elsewhere = study / job.folder, plan["stores"], plan["resume_elsewhere"]
     if job.kind == "pretraining":
-        _pretrain(job, stores, pretrain_seed, folder)
+        _pretrain(job, stores, plan["pretrain_seed"], folder, elsewhere)
     elif job.kind == "base_evaluation":
         evaluate_base(study, job, stores)
     else:
-        finetune(_agreed_run(study, job, jobs, stores), folder, at_best=_at_best(job, stores))
+        run = _agreed_run(study, job, jobs, stores)
+        finetune(run, folder, at_best=_at_best(job, stores), elsewhere=elsewhere)
 
 
 def _at_best(job: Job, stores: dict[str, str]) -> Any:
@@ -89,7 +90,7 @@ def _at_best(job: Job, stores: dict[str, str]) -> Any:
     return at_best(evaluations, stores)
 
 
-def _pretrain(job: Job, stores: dict[str, str], seed: int, folder: Path) -> None:
+def _pretrain(job: Job, stores: dict[str, str], seed: int, folder: Path, elsewhere: bool) -> None:
     """Pretrains by the recipe of the job, whose settings are bound under its scope."""
     import gin
 
@@ -98,7 +99,8 @@ def _pretrain(job: Job, stores: dict[str, str], seed: int, folder: Path) -> None
     names = job.details["stores"]
     with gin.config_scope(job.details["mixture"] or None):
         paths = {name: stores[name] for name in names} if PretrainSettings().mixture else stores[names[0]]
-        pretrain(job.details["model"], paths, tuple(job.details["levels"]), seed, folder)
+        levels = tuple(job.details["levels"])
+        pretrain(job.details["model"], paths, levels, seed, folder, elsewhere=elsewhere)
 
 
 def finetune_run(study: Path, job: Job, jobs: list[Job], stores: dict[str, str]) -> Any:
@@ -258,7 +260,7 @@ def _run_alone(study: Path, job: Job, jobs: list[Job], plan: dict, done: dict[st
     try:
         if lost:
             raise RuntimeError(f"{lost[0]} ended as {done[lost[0]]}")
-        run_job(study, job, jobs, plan["stores"], plan["pretrain_seed"])
+        run_job(study, job, jobs, plan)
     except InputError:
         raise
     except Exception as error:  # a failed run is a row with its reason, the study goes on
