@@ -55,7 +55,7 @@ def best_pair(
     found = []
     for size in _sizes(first, second, at, examples):
         there = {**at, examples: size}
-        measured = np.log(first.draws(there)) - np.log(second.draws(there))
+        measured = np.log(first.draws(there, at)) - np.log(second.draws(there, at))
         found.append((size, _sure_after(measured, gap, noise * math.sqrt(2))))
     enough = [pair for pair in found if pair[1] >= wanted]
     size, sure = enough[0] if enough else max(found, key=lambda pair: (round(pair[1], 2), -pair[0]))
