@@ -41,7 +41,8 @@ def test_the_page_begins_with_the_advice_and_the_usual_answer_follows(study):
     found = advise(study)
     text = build_report(study).read_text("utf-8")
     page = Page(text)
-    assert page.headings[0] == found["text"] != before
+    assert "60k finetuning examples take full tuning: test loss" in page.headings[0] != before
+    assert (found["status"], found["choice"]) == ("clear", "full")
     assert f'<p class="lead">{before}' in text
     assert "#recommendation" in page.links and "recommendation" in page.ids
     assert page.headings[1] == "Which method to take"
@@ -61,7 +62,7 @@ def test_methods_that_limits_leave_out_are_named(study):
 
 def test_a_damaged_recommendation_is_refused_by_its_key(study):
     known = files.read_json(study / "decision.json")
-    files.write_json(study / "decision.json", known | {"recommendation": {"text": "Take it."}})
-    with pytest.raises(InputError, match="decision.json: the recommendation has no 'at'"):
+    files.write_json(study / "decision.json", known | {"recommendation": {"text": "Take it.", "at": {}}})
+    with pytest.raises(InputError, match="decision.json: the recommendation has no 'choice'"):
         build_report(study)
     files.write_json(study / "decision.json", known)
