@@ -16,16 +16,20 @@ MICROBATCHES = (2, 4, 8, 16)
 ROOM = 0.9
 
 
-def divides(model: ModelConfig, tensor: int) -> bool:
-    """Whether so many devices share the model's heads, feed-forward and vocabulary evenly."""
-    sides = (model.heads, model.feed_forward_dim, model.vocabulary_size)
-    return not any(side % tensor for side in sides)
+def undivided(model: ModelConfig, tensor: int) -> str:
+    """What of heads, feed-forward and vocabulary so many devices do not share evenly; "" is nothing."""
+    sides = {
+        "heads": model.heads,
+        "columns of the feed-forward": model.feed_forward_dim,
+        "pieces of the vocabulary": model.vocabulary_size,
+    }
+    return next((f"{side:,} {name}" for name, side in sides.items() if side % tensor), "")
 
 
 def layouts(workload: Workload, count: int) -> Iterator[Layout]:
     """Meshes of so many devices that divide rows, heads and widths; parameters over as many as can be."""
     for tensor in TENSORS:
-        if count % tensor or not divides(workload.model, tensor) or workload.rows % (count // tensor):
+        if count % tensor or undivided(workload.model, tensor) or workload.rows % (count // tensor):
             continue
         split = fsdp = count // tensor
         while workload.model.model_dim % fsdp:

@@ -135,6 +135,8 @@ def _placed(workload: Workload, hardware: Hardware, options: Options) -> tuple[W
 
 def _estimated(workload: Workload, hardware: Hardware) -> Memory:
     try:
+        if wrong := nearby.undivided(workload.model, workload.layout.tensor):
+            raise InputError(f"Layout.tensor = {workload.layout.tensor} does not divide its {wrong}")
         workload.on(hardware).check_rows(workload.rows)
         return estimated(workload, hardware)
     except InputError as error:

@@ -77,7 +77,8 @@ def store_sizes(paths: Mapping[str, str]) -> Sizes:
             tokens[name], windows[name] = ASSUMED_TOKENS, ASSUMED_WINDOW
             examples[name] = of_lengths(ASSUMED_TOKENS // 2, ASSUMED_TOKENS // 2)
             notes.append(
-                f"{name}: not prepared, its lengths are not in gin; {ASSUMED_TOKENS:g} tokens assumed"
+                f"{name}: not prepared, its lengths are not in gin; {ASSUMED_TOKENS:g} tokens assumed, "
+                f"windows of {ASSUMED_WINDOW}"
             )
     vocabularies = [store.vocabulary.size for store in there.values()]
     vocabulary = vocabularies[0] if vocabularies else _vocabulary(notes)

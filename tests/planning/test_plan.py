@@ -138,6 +138,9 @@ def test_a_mesh_that_does_not_divide_says_which_would(here):
     wrong = dataclasses.replace(FULL, layout=Layout(fsdp=3))
     with pytest.raises(InputError, match=r"full of tiny on here: .*devices.*--mesh auto chooses one"):
         make_plan([wrong], here, Options(compiled="none"))
+    heads = dataclasses.replace(FULL, layout=Layout(tensor=4))
+    with pytest.raises(InputError, match="Layout.tensor = 4 does not divide its 2 heads"):
+        make_plan([heads], here, Options(compiled="none"))
     auto = make_plan([wrong], here, Options("auto", compiled="none"))[0]
     assert auto.hardware.count <= here.count and auto.workload.layout.fsdp != 3
 
