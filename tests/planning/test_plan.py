@@ -13,7 +13,7 @@ from scaling_jax.evaluation.decoding import Decoding
 from scaling_jax.models import counts
 from scaling_jax.planning import nearby, text
 from scaling_jax.planning.chips import Chip
-from scaling_jax.planning.compiled import _needed
+from scaling_jax.planning.compiled import _needed, compiled_step
 from scaling_jax.planning.cost import cost, flops_per_step
 from scaling_jax.planning.memory import estimated
 from scaling_jax.planning.plan import Options, as_record, make_plan
@@ -143,6 +143,18 @@ def test_a_mesh_that_does_not_divide_says_which_would(here):
         make_plan([heads], here, Options(compiled="none"))
     auto = make_plan([wrong], here, Options("auto", compiled="none"))[0]
     assert auto.hardware.count <= here.count and auto.workload.layout.fsdp != 3
+
+
+def test_a_program_without_text_is_compiled_all_the_same(here, monkeypatch):
+    def refuse(self):
+        raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure ... operands but sees 3\nmore")
+
+    monkeypatch.setattr(jax.stages.Compiled, "as_text", refuse)
+    step = compiled_step(FULL, here, "evaluate")
+    assert step.status == "compiled" and step.memory.total > 0
+    assert step.collectives is None and step.link_seconds(here.chip) is None
+    assert "collectives unavailable: the compiler gives no text" in step.note and "sees 3" in step.note
+    assert "more" not in step.note
 
 
 @pytest.mark.parametrize(
