@@ -212,10 +212,12 @@ def judged(curves: Curves, counts: Mapping[str, np.ndarray], seed: int) -> dict[
     }
 
 
-def compared(cases: Sequence[Curves], budgets: Sequence[float], said: Callable[[str], None]) -> list[dict]:
-    """One entry for each budget, case and design; a budget is a share of `full_cost`."""
+def compared(
+    cases: Mapping[int, Curves], budgets: Sequence[float], said: Callable[[str], None], out: Path | None
+) -> list[dict]:
+    """One entry for each budget, case and design, kept in `out`; a budget is a share of `full_cost`."""
     found, began = [], time.monotonic()
-    for number, curves in enumerate(cases):
+    for done, (number, curves) in enumerate(cases.items(), 1):
         for share in budgets:
             try:
                 made = designs(curves, share * full_cost(curves))
@@ -234,7 +236,9 @@ def compared(cases: Sequence[Curves], budgets: Sequence[float], said: Callable[[
                     "runs": int(sum(own.sum() for own in counts.values())),
                 }
                 found.append(entry)
-        said(f"{number + 1}/{len(cases)} cases, {time.monotonic() - began:.0f} s")
+        said(f"{done}/{len(cases)} cases, {time.monotonic() - began:.0f} s")
+        if out:
+            out.write_text(json.dumps(found, indent=1))
     return found
 
 
@@ -348,6 +352,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--truths", type=int, default=0, metavar="N", help="simulated cases")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="seed of the first of them")
+    parser.add_argument(
+        "--join", type=Path, nargs="+", default=[], metavar="FILE", help="entries of other calls, by --out"
+    )
     parser.add_argument("--replay", metavar="FILE", help="results table")
     parser.add_argument(
         "--shuffles", type=int, default=5, metavar="N", help="orders of the seeds of a replay"
@@ -358,16 +366,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     budgets = [float(part) for part in arguments.budgets.split(",")]
-    if bool(arguments.truths) == bool(arguments.replay):
+    if bool(arguments.truths) == bool(arguments.replay) and not arguments.join:
         parser.error("give --truths N or --replay FILE")
     if arguments.replay:
-        cases = replayed(arguments.replay, range(arguments.shuffles))
+        cases = dict(enumerate(replayed(arguments.replay, range(arguments.shuffles))))
     else:
-        cases = [simulated(seed) for seed in range(arguments.truths)]
-    found = compared(cases, budgets, lambda line: print(line, flush=True))
-    print(table_text(found, budgets))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(found, indent=1))
+        seeds = range(arguments.first, arguments.first + arguments.truths)
+        cases = {seed: simulated(seed) for seed in seeds}
+    known = [entry for path in arguments.join for entry in json.loads(path.read_text())]
+    found = compared(cases, budgets, lambda line: print(line, flush=True), arguments.out)
+    print(table_text([*known, *found], budgets))
 
 
 if __name__ == "__main__":

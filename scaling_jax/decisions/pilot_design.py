@@ -182,6 +182,8 @@ class _Search:
     def __init__(self, problem: Problem):
         self.problem = problem
         self.points, self.slopes, self.variance = {}, {}, {}
+        # What was computed is kept: the search comes back to the same counts of a method many times.
+        self._spreads, self._further, self._reaches = {}, {}, {}
         self.target, self.loss, self.prior = {}, {}, {}
         place = {role: np.array([value]) for role, value in problem.target.items()}
         for number, (method, belief) in enumerate(problem.beliefs.items()):
@@ -206,7 +208,16 @@ class _Search:
 
     def spreads(self, method: str, counts: np.ndarray) -> np.ndarray:
         """Half of an interval's width at the target over its normal quantile, by draw, (draws,)."""
-        return self._spread(method, self._covariance(method, counts), counts)
+        key = (method, counts.tobytes())
+        if key not in self._spreads:
+            at, student = self.target[method], self._student(method, int(counts.sum()))
+            variance = np.einsum("kp,kpq,kq->k", at, self._covariance(method, counts), at) * student**2
+            low, high = (
+                {role: np.array([v]) for role, v in end.items()} for end in self._ends(method, counts)
+            )
+            beyond = self._beyond(method, low, high)[:, 0]
+            self._spreads[key] = self.loss[method] * np.sqrt(variance + beyond**2)
+        return self._spreads[key]
 
     def criterion(self, counts: Mapping[str, np.ndarray]) -> float:
         """What is minimised, in nats."""
@@ -235,12 +246,6 @@ class _Search:
         """What so many runs of each cell weigh, (cells,): one over the variance of their mean."""
         return counts / (self.variance[method] + counts * MISFIT**2)
 
-    def _spread(self, method: str, covariance: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        at, student = self.target[method], self._student(method, int(counts.sum()))
-        variance = np.einsum("kp,kpq,kq->k", at, covariance, at) * student**2
-        low, high = ({role: np.array([v]) for role, v in end.items()} for end in self._ends(method, counts))
-        return self.loss[method] * np.sqrt(variance + self._beyond(method, low, high)[:, 0] ** 2)
-
     def _ends(self, method: str, counts: np.ndarray) -> tuple[dict[str, float], dict[str, float]]:
         """Role -> the smallest and the largest size that is run; the smallest candidate where nothing is."""
         sizes = self.problem.candidates[method].sizes
@@ -249,11 +254,17 @@ class _Search:
 
     def _beyond(self, method: str, low: Mapping, high: Mapping) -> np.ndarray:
         """Discrepancy at the target, of the log loss, (draws, cells); see `beliefs.reach`."""
-        belief, target = self.problem.beliefs[method], self.problem.target
-        ends, place = np.unique([*low.values(), *high.values()], axis=1, return_inverse=True)
-        low, high = (dict(zip(low, half, strict=True)) for half in np.split(ends, 2))
-        found = reach(belief, self.points[method], target, low, high)
-        return _TAILED * DISCREPANCY * found[:, place.reshape(-1)]
+        belief, target, known = self.problem.beliefs[method], self.problem.target, self._reaches
+        roles, found = tuple(low), []
+        for ends in zip(*low.values(), *high.values(), strict=True):
+            if (method, ends) not in known:
+                halves = ends[: len(roles)], ends[len(roles) :]
+                arrays = [
+                    {role: np.array([v]) for role, v in zip(roles, half, strict=True)} for half in halves
+                ]
+                known[method, ends] = reach(belief, self.points[method], target, *arrays)[:, 0]
+            found.append(known[method, ends])
+        return _TAILED * DISCREPANCY * np.stack(found, axis=-1)
 
     def _student(self, method: str, rows: int) -> float:
         spare = rows - len(self.problem.beliefs[method].mean)
@@ -354,19 +365,15 @@ class _Search:
     def _filled(self, counts: Mapping[str, np.ndarray], budget: float) -> dict[str, np.ndarray]:
         """Adds the run with the greatest gain per second while the budget allows one."""
         counts = {method: own.copy() for method, own in counts.items()}
-        covariance = {method: self._covariance(method, own) for method, own in counts.items()}
-        spreads = {m: self._spread(m, covariance[m], counts[m]) for m in counts}
         left = budget - self.seconds(counts)
         while True:
-            now, best = self._combined(spreads), None
+            spreads, best = {method: self.spreads(method, own) for method, own in counts.items()}, None
+            now = self._combined(spreads)
             for method, own in self.problem.candidates.items():
                 allowed = np.flatnonzero((own.seconds <= left) & (counts[method] < own.seeds))
                 if not len(allowed):
                     continue
-                rows = int(counts[method].sum()) + 1
-                weights = self._weights(method, counts[method] + 1) - self._weights(method, counts[method])
-                ends = self._ends(method, counts[method])
-                after = self._with_one_more(method, covariance[method], allowed, weights[allowed], rows, ends)
+                after = self._with_one_more(method, counts[method])[:, allowed]
                 total = self.weights[method] * after
                 for other in counts:
                     if other != method:
@@ -384,22 +391,26 @@ class _Search:
             _, method, cell = best
             counts[method][cell] += 1
             left -= self.problem.candidates[method].seconds[cell]
-            covariance[method] = self._covariance(method, counts[method])
-            spreads[method] = self._spread(method, covariance[method], counts[method])
 
-    def _with_one_more(
-        self, method: str, covariance: np.ndarray, cells: np.ndarray, weights: np.ndarray, rows: int, ends
-    ) -> np.ndarray:
-        """Spread at the target with one more run, of that weight, at each cell, (draws, cells)."""
-        slopes, at = self.slopes[method][:, cells], self.target[method]
-        moved = np.einsum("kpq,kiq->kip", covariance, slopes)
-        towards = np.einsum("kp,kip->ki", at, moved)
-        own = np.einsum("kip,kip->ki", slopes, moved)
-        variance = np.einsum("kp,kpq,kq->k", at, covariance, at)[:, None] - weights * towards**2 / (
-            1 + weights * own
-        )
-        variance = np.maximum(variance, 0.0) * self._student(method, rows) ** 2
-        sizes = {role: values[cells] for role, values in self.problem.candidates[method].sizes.items()}
-        low = {role: np.minimum(ends[0][role], values) for role, values in sizes.items()}
-        high = {role: np.maximum(ends[1][role], values) for role, values in sizes.items()}
-        return self.loss[method][:, None] * np.sqrt(variance + self._beyond(method, low, high) ** 2)
+    def _with_one_more(self, method: str, counts: np.ndarray) -> np.ndarray:
+        """Spread at the target with one more run at each cell, (draws, cells)."""
+        key = (method, counts.tobytes())
+        if key not in self._further:
+            slopes, at, covariance = (
+                self.slopes[method],
+                self.target[method],
+                self._covariance(method, counts),
+            )
+            weights = self._weights(method, counts + 1) - self._weights(method, counts)
+            moved = np.einsum("kpq,kiq->kip", covariance, slopes)
+            towards = np.einsum("kp,kip->ki", at, moved)
+            own = np.einsum("kip,kip->ki", slopes, moved)
+            variance = np.einsum("kp,kpq,kq->k", at, covariance, at)[:, None]
+            variance = variance - weights * towards**2 / (1 + weights * own)
+            variance = np.maximum(variance, 0.0) * self._student(method, int(counts.sum()) + 1) ** 2
+            (low, high), sizes = self._ends(method, counts), self.problem.candidates[method].sizes
+            low = {role: np.minimum(low[role], values) for role, values in sizes.items()}
+            high = {role: np.maximum(high[role], values) for role, values in sizes.items()}
+            beyond = self._beyond(method, low, high)
+            self._further[key] = self.loss[method][:, None] * np.sqrt(variance + beyond**2)
+        return self._further[key]
