@@ -15,6 +15,8 @@ CORE = [
     "optax>=0.2.5,<0.3",
     "orbax-checkpoint>=0.11.25,<0.13",
     "tensorstore>=0.1.86,<0.2",
+    # Paths of buckets; orbax-checkpoint brings it too.
+    "etils[epath]>=1.15,<2",
     "jaxopt>=0.8.5,<0.9",
     "gin-config>=0.5.0,<0.6",
     "grain>=0.2.12,<0.3",

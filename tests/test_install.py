@@ -36,7 +36,6 @@ DISTRIBUTIONS = {
     "tensorflow": "tensorflow-text",
     "jaxlib": "jax",
     "PIL": "matplotlib",
-    "etils": "tensorflow-datasets",
 }
 
 
