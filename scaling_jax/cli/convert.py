@@ -32,7 +32,7 @@ def add_arguments(parser) -> None:
     )
     parser.add_argument(
         "--remat",
-        choices=("none", "dots", "full"),
+        choices=("none", "attention", "dots", "full"),
         default="none",
         help="what the model's backward pass recomputes",
     )

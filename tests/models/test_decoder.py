@@ -116,6 +116,7 @@ def test_padding_on_the_right_changes_no_loss(params, plain_losses):
     [
         {"remat": "full"},
         {"remat": "dots"},
+        {"remat": "attention"},
         {"unroll": 2},
         {"remat": "full", "unroll": 2},
         {"logits_chunk": 3},

@@ -156,7 +156,14 @@ def test_a_later_target_changes_no_earlier_loss(params, plain_losses):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"remat": "full"}, {"unroll": 2}, {"remat": "dots", "unroll": 2}, {"logits_chunk": 3}]
+    "changes",
+    [
+        {"remat": "full"},
+        {"unroll": 2},
+        {"remat": "dots", "unroll": 2},
+        {"remat": "attention"},
+        {"logits_chunk": 3},
+    ],
 )
 def test_execution_choices_change_no_loss_and_no_layout(params, plain_losses, changes):
     config = dataclasses.replace(CONFIG, **changes)
