@@ -102,13 +102,19 @@ def evaluation_printer() -> Callable:
         row = progress.history[-1]
         train = f"  train {row['train_loss']:.4f}" if "train_loss" in row else ""
         best = "  *" if progress.best_step == row["step"] else ""
+        speed = _speed(progress.speeds[-1]) if progress.speeds else ""
         print(
             f"step {row['step']:>7,}{train}  dev {row['dev_loss']:.4f}  "
-            f"{time.monotonic() - began:6.1f} s{best}",
+            f"{time.monotonic() - began:6.1f} s{speed}{best}",
             flush=True,
         )
 
     return show
+
+
+def _speed(speed: dict[str, float]) -> str:
+    used = f", MFU {speed['mfu']:.1%}" if "mfu" in speed else ""
+    return f"  {speed['tokens_per_second_per_device']:,.0f} tokens/s a device{used}"
 
 
 def counted(things: str, total: int | None) -> Callable[[int], None]:

@@ -30,6 +30,7 @@ from scaling_jax.training.mesh import Layout, own_rows
 from scaling_jax.training.optimizers import Optimizer
 from scaling_jax.training.program import Program
 from scaling_jax.training.schedules import Schedule
+from scaling_jax.training.throughput import Work, noting_speed, work_here
 from scaling_jax.tuning.method import method_scope, named_method, registered_name
 
 
@@ -159,6 +160,23 @@ class OpenRun:
         rows = self.settings.eval_batch_size
         return data_sets.evaluation_at(self.run.store, split, examples, rows, self.sequences)
 
+    @functools.cached_property
+    def flops(self) -> costs.Flops:
+        """Per token of an example of mean length."""
+        lengths = self.split.total_lengths[self.subset]
+        targets = data_batches.target_tokens(self.split, self.subset) / len(self.subset)
+        program = self.program
+        return costs.flops_per_token(
+            program.model, program.method, program.abstract_tuned(), float(np.mean(lengths)), targets
+        )
+
+    @property
+    def work(self) -> Work:
+        """What a step does."""
+        mean_length = float(np.mean(self.split.total_lengths[self.subset]))
+        tokens = self.settings.batch_size * mean_length
+        return work_here(tokens, self.flops.forward + self.flops.backward)
+
     def checkpoint_about(self) -> dict[str, Any]:
         """What the checkpoint of this run says of itself."""
         return {
@@ -243,7 +261,7 @@ def finetune(
         loop,
         folder,
         records.plain(plan),
-        on_evaluation=on_evaluation,
+        on_evaluation=noting_speed(opened.work, on_evaluation),
         elsewhere=elsewhere,
     )
     peak = records.peak_memory_bytes(program.train_memory_bytes())
@@ -367,19 +385,14 @@ def _results(outcome: Outcome, test_loss: float | None) -> dict[str, Any]:
 
 
 def _costs(opened: OpenRun, progress: Progress) -> dict[str, Any]:
-    program = opened.program
+    program, flops, work = opened.program, opened.flops, opened.work
     seconds, steps = progress.train_seconds, max(progress.step, 1)
-    mean_length = float(np.mean(opened.split.total_lengths[opened.subset]))
-    tokens_per_step = opened.settings.batch_size * mean_length
-    mean_target = data_batches.target_tokens(opened.split, opened.subset) / len(opened.subset)
-    flops = costs.flops_per_token(
-        program.model, program.method, program.abstract_tuned(), mean_length, mean_target
-    )
     return {
         "train_seconds": seconds,
         "step_seconds": seconds / steps,
-        "tokens_per_second": steps * tokens_per_step / seconds if seconds else None,
+        "tokens_per_second": steps * work.tokens / seconds if seconds else None,
         "tokens": "inputs and targets, padding left out",
+        **work.recorded(progress.step, seconds),
         "flops_per_token": flops.forward + flops.backward,
         "forward_flops_per_token": flops.forward,
         "backward_flops_per_token": flops.backward,

@@ -76,6 +76,8 @@ class Progress:
     evaluations_since_best: int = 0
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     losses_since_evaluation: list[float] = dataclasses.field(default_factory=list)
+    # Of the steps up to each evaluation, for whoever watches; not in the history, whose numbers are fixed.
+    speeds: list[dict[str, float]] = dataclasses.field(default_factory=list)
     train_seconds: float = 0.0
     status: str = "running"
     reason: str = ""

@@ -20,8 +20,8 @@ CPU_XLA_FLAGS = ("--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT
 GPU_XLA_FLAGS = ("--xla_gpu_enable_latency_hiding_scheduler=true",)
 # All-gathers of a layer's parameters behind the layer before: openxla.org/xla/flags_guidance.
 TPU_FLAGS = (
-    "--xla_should_allow_loop_variant_parameter_in_chain=kEnabled",
-    "--xla_should_add_loop_invariant_op_in_chain=kEnabled",
+    "--xla_should_allow_loop_variant_parameter_in_chain=enabled",
+    "--xla_should_add_loop_invariant_op_in_chain=enabled",
     "--xla_tpu_enable_ici_ag_pipelining=true",
 )
 _CUDA_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")

@@ -31,6 +31,7 @@ from scaling_jax.training.optimizers import Optimizer
 from scaling_jax.training.pretraining_data import PretrainingData, check_enough, open_data
 from scaling_jax.training.program import Program, TrainState
 from scaling_jax.training.schedules import Schedule
+from scaling_jax.training.throughput import Work, noting_speed, work_here
 from scaling_jax.tuning.full import Full
 
 objectives.load_all()  # so that gin knows them
@@ -185,7 +186,7 @@ def pretrain(
             folder,
             records.plain(plan),
             at_step=keep,
-            on_evaluation=on_evaluation,
+            on_evaluation=noting_speed(_work(config, settings, data), on_evaluation),
             elsewhere=elsewhere,
         ).progress
     record = _record(config, settings, program, progress, about, environment, data, steps)
@@ -259,6 +260,13 @@ def _level_steps(token_levels: Iterable[int], tokens_per_step: int) -> dict[int,
     return steps
 
 
+def _work(config: ModelConfig, settings: PretrainSettings, data: PretrainingData) -> Work:
+    """What a step does; tokens are those of the windows."""
+    read, said = settings.objective.mean_lengths(data.window)
+    of_example = counts.forward_flops_per_token(config, read + said, said) * (read + said)
+    return work_here(settings.batch_size * data.window, 3 * of_example / data.window)
+
+
 def _record(
     config: ModelConfig,
     settings: PretrainSettings,
@@ -273,7 +281,7 @@ def _record(
     done = max(progress.step, 1)
     tokens = progress.step * settings.batch_size * data.window
     read, said = settings.objective.mean_lengths(data.window)
-    of_example = counts.forward_flops_per_token(config, read + said, said) * (read + said)
+    work = _work(config, settings, data)
     return {
         "kind": "pretraining",
         "status": progress.status,
@@ -293,7 +301,8 @@ def _record(
             "step_seconds": seconds / done,
             "tokens_per_second": tokens / seconds if seconds else None,
             "tokens": "of the windows, whatever the objective makes of them",
-            "flops_per_token": 3 * of_example / data.window,
+            **work.recorded(progress.step, seconds),
+            "flops_per_token": work.flops_per_token,
             "flops_formula": FLOPS_FORMULA,
             "peak_memory_bytes": records.peak_memory_bytes(program.train_memory_bytes()),
             "compile_seconds": program.compile_seconds(),

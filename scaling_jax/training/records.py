@@ -67,7 +67,7 @@ def write_events(folder: Path, progress: Progress) -> None:
 def _write_events(folder: Path, progress: Progress) -> None:
     with tempfile.TemporaryDirectory() as written:
         with SummaryWriter(written, flush_secs=600) as writer:
-            for row in progress.history:
+            for row in [*progress.history, *progress.speeds]:
                 for name in sorted(row.keys() - {"step"}):
                     writer.add_scalar(name, row[name], int(row["step"]))
         files.remove_folder(folder / "tensorboard")

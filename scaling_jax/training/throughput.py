@@ -1,6 +1,7 @@
 """Tokens per second of a device, and its model FLOPs utilisation (MFU; Chowdhery et al. 2022, appendix B)."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -49,6 +50,20 @@ class Work:
             "mfu_formula": FORMULA,
             "peak_flops_per_device": self.peak_flops,
         }
+
+
+def noting_speed(work: Work, then: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A callback for every evaluation of a run, that adds to `speeds` of its `Progress` and calls `then`."""
+
+    def note(progress: Any) -> None:
+        last = progress.speeds[-1] if progress.speeds else {"step": 0, "train_seconds": 0.0}
+        seconds = progress.train_seconds - last["train_seconds"]
+        if rates := work.rates(progress.step - int(last["step"]), seconds):
+            at = {"step": progress.step, "train_seconds": progress.train_seconds}
+            progress.speeds.append(at | rates)
+        then(progress)
+
+    return note
 
 
 def work_here(tokens: float, flops_per_token: float) -> Work:

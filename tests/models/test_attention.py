@@ -1,5 +1,7 @@
 """Kernels for attention against plain products: numbers, and which one is taken where."""
 
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -116,3 +118,23 @@ def test_what_the_devices_do_not_divide_is_left_to_xla():
 def test_a_kernel_that_cannot_run_is_refused(name, platform, given, says):
     with at(platform), pytest.raises(InputError, match=says):
         attention.chosen(name, given)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 2)])
+@pytest.mark.parametrize(("causal", "mask_type"), [(True, "CAUSAL"), (False, "PADDING")])
+def test_the_gpu_gets_flash_attention_forward_and_backward(monkeypatch, shape, causal, mask_type):
+    """Lowered for a GPU that is not here; only whether cuDNN is installed is not asked."""
+    version = type("Versions", (), {"cudnn_get_version": staticmethod(lambda: 91000)})
+    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.cuda_versions", version)
+    given = inputs(256, 256, 2, 1, causal, rows=2, read=None if causal else (256, 7), dtype=jnp.bfloat16)
+
+    def total(query, key, value):
+        with at("cuda", shape), nn.logical_axis_rules(RULES):
+            arrays = given._replace(query=query, key=key, value=value)
+            return jnp.sum(attention.attend("auto", arrays).astype(jnp.float32))
+
+    traced = jax.jit(jax.grad(total, argnums=(0, 1, 2))).trace(*given[:3])
+    program = traced.lower(lowering_platforms=("cuda",)).as_text()
+    calls = re.findall(r"custom_call @__cudnn\$(\w+)\(", program)
+    assert calls == ["fmhaSoftmax", "fmhaSoftmaxBackward"]
+    assert set(re.findall(r"mask_type\\22: \\22(\w+)\\22", program)) == {mask_type}

@@ -152,6 +152,9 @@ def test_a_record_says_what_was_run(room, tmp_path):
     assert record["parameters"]["total"] == record["parameters"]["trained"]
     assert record["costs"]["checkpoint_bytes"] > 4 * record["parameters"]["trained"]
     assert record["costs"]["train_seconds"] > 0
+    speed = record["costs"]["tokens_per_second_per_device"]
+    assert speed == pytest.approx(record["costs"]["tokens_per_second"]) and speed > 0
+    assert record["costs"]["mfu"] is None, "the peak of a CPU is not known"
     assert "tiny/decoder_config.layers = 2" in record["config"]
     assert record["environment"]["versions"]["jax"] == jax.__version__
 

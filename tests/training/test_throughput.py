@@ -2,8 +2,9 @@
 
 import pytest
 
+from scaling_jax.training.loop import Progress
 from scaling_jax.training.peaks import peak_flops
-from scaling_jax.training.throughput import Work
+from scaling_jax.training.throughput import Work, noting_speed
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,21 @@ def test_peaks(kind, teraflops):
 def test_a_device_whose_peak_is_not_known_has_no_mfu():
     assert peak_flops("cpu") is None and peak_flops("TPU v9") is None and peak_flops("NVIDIA T4") is None
     assert Work(1000, 6e9, 1, None).rates(10, 2.0) == {"tokens_per_second_per_device": 5000.0}
+
+
+def test_each_evaluation_has_the_speed_of_the_steps_before_it():
+    shown = []
+    progress = Progress()
+    note = noting_speed(Work(1000, 6e9, 1, 1e14), lambda seen: shown.append(len(seen.speeds)))
+    for step, seconds in ((0, 0.0), (10, 2.0), (30, 3.0)):
+        progress.step, progress.train_seconds = step, seconds
+        note(progress)
+    assert [(row["step"], row["tokens_per_second_per_device"]) for row in progress.speeds] == [
+        (10, 5000.0),
+        (30, 20_000.0),
+    ]
+    assert shown == [0, 1, 2]
+    assert progress.speeds[1]["mfu"] == pytest.approx(20_000 * 6e9 / 1e14)
 
 
 def test_rates_by_hand():

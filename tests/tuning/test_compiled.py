@@ -111,6 +111,16 @@ def test_the_stated_formula_is_what_is_compiled(name):
     assert abs(1 - flops(name) / flops("full") - stated) < 0.02
 
 
+def test_a_full_step_is_what_the_formula_says():
+    """Within 3%: XLA has the masked half of attention too, and counts norms, softmax and the optimizer."""
+    program = Program(MODEL, METHODS["full"], Optimizer(), Layout())
+    stated = flops_per_token(MODEL, METHODS["full"], program.abstract_tuned(), LENGTH, LENGTH)
+    seen = counts.attention_flops_per_token(MODEL, LENGTH)
+    masked = seen * (2 * LENGTH / (LENGTH + 1) - 1)
+    by_formula = ROWS * LENGTH * (stated.forward + stated.backward + 3 * masked)
+    assert abs(flops("full") / by_formula - 1) < 0.03
+
+
 def test_operations_of_a_prompt_step_per_position():
     share = flops("prompt") / (LENGTH + PROMPT) / (flops("full") / LENGTH)
     assert 0.6 < share <= 0.75
