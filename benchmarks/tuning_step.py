@@ -168,7 +168,7 @@ def longest_operations(step, count):
     total = {}
     for line in lines:
         for event in line.events:
-            if not event.name.startswith(("$", "end: ", "jit_", "Thread", "Pjit")):
+            if "::" not in event.name and not event.name.startswith(("$", "end: ", "jit_")):
                 total[event.name] = total.get(event.name, 0.0) + event.duration_ns / 1e6
     return sorted(total.items(), key=lambda item: -item[1])[:count]
 

@@ -17,11 +17,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 from scaling_jax.errors import InputError
 from scaling_jax.models import placement
 
+# What a kernel gives is called so, that the backward pass may keep it; with it splash's sums of weights.
+ATTENDED = "attended"
 # Keys below which XLA's own products are taken: two blocks of a TPU's 128 lanes.
 LEAST_LENGTH = 256
 LANES = 128
@@ -114,7 +117,7 @@ def _left_to_xla(inputs: Inputs) -> bool:
 def xla(inputs: Inputs) -> jax.Array:
     """Plain products over all pairs, softmax in float32."""
     mask = inputs.mask
-    return jax.nn.dot_product_attention(
+    attended = jax.nn.dot_product_attention(
         inputs.query,
         inputs.key,
         inputs.value,
@@ -123,6 +126,7 @@ def xla(inputs: Inputs) -> jax.Array:
         scale=inputs.scale,
         is_causal=inputs.causal,
     )
+    return checkpoint_name(attended, ATTENDED)
 
 
 def by_lengths(inputs: Inputs, implementation: str) -> jax.Array:
@@ -130,7 +134,7 @@ def by_lengths(inputs: Inputs, implementation: str) -> jax.Array:
     lengths = None
     if inputs.mask is not None:
         lengths = jnp.maximum(jnp.sum(inputs.mask, axis=-1, dtype=jnp.int32), 1)
-    return jax.nn.dot_product_attention(
+    attended = jax.nn.dot_product_attention(
         inputs.query,
         inputs.key,
         inputs.value,
@@ -139,6 +143,7 @@ def by_lengths(inputs: Inputs, implementation: str) -> jax.Array:
         key_value_seq_lengths=lengths,
         implementation=implementation,
     )
+    return checkpoint_name(attended, ATTENDED)
 
 
 def splash(inputs: Inputs, interpret: bool = False) -> jax.Array:
@@ -168,7 +173,7 @@ def splash(inputs: Inputs, interpret: bool = False) -> jax.Array:
                 block_q_dq=q,
                 block_kv_dq=kv,
             ),
-            residual_checkpoint_name="attended",
+            residual_checkpoint_name=ATTENDED,
             interpret=interpret,
         )
     segments = None

@@ -147,7 +147,7 @@ class Attention(nn.Module):
             checkpoint_name(array, name) for array, name in ((query, "query"), (key, "key"), (value, "value"))
         )
         inputs = attention.Inputs(query, key, value, self.scale, self.causal, mask, bias)
-        attended = checkpoint_name(attention.attend(self.config.attention, inputs), "attended")
+        attended = attention.attend(self.config.attention, inputs)
         return self.out(attended.reshape(*attended.shape[:-2], -1))
 
     def _by_head(self, values: jax.Array) -> jax.Array:

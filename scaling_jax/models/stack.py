@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from scaling_jax.models.attention import ATTENDED
 from scaling_jax.models.config import ModelConfig
 from scaling_jax.models.hooks import Hook
 from scaling_jax.models.layers import Attention, FeedForward, RMSNorm
@@ -81,7 +82,7 @@ def _layer(config: ModelConfig) -> type[nn.Module]:
     policies = {
         "full": None,
         "dots": saved.dots_with_no_batch_dims_saveable,
-        "attention": saved.save_only_these_names("query", "key", "value", "attended"),
+        "attention": saved.save_only_these_names("query", "key", "value", ATTENDED),
     }
     # Between the loops of a scan nothing can be shared; without loops XLA would undo the recomputation.
     scanned = config.unroll < max(config.layers, config.encoder_layers)
