@@ -96,10 +96,12 @@ def activation_bytes(model: ModelConfig, tokens: float, tensor: int = 1) -> floa
     """What the forward pass keeps of so many tokens for the backward pass, and logits of a chunk."""
     width = _WIDTH[model.dtype]
     layers = model.layers + model.encoder_layers
+    heads = (model.heads + 2 * model.key_value_heads) * model.head_dim
     if model.remat == "full":
         per_layer = model.model_dim
+    elif model.remat == "attention":
+        per_layer = model.model_dim + (heads + model.heads * model.head_dim) / tensor
     else:
-        heads = (model.heads + 2 * model.key_value_heads) * model.head_dim
         per_layer = 4 * model.model_dim + (heads + 3 * model.feed_forward_dim) / tensor
     chunk = min(tokens, model.logits_chunk or LOGITS / model.vocabulary_size)
     return tokens * layers * per_layer * width + 4 * chunk * model.vocabulary_size / tensor
