@@ -33,7 +33,7 @@ def environment(layout: Layout) -> dict[str, Any]:
         "device_count": jax.device_count(),
         "process_count": jax.process_count(),
         "mesh": dict(mesh.shape),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "xla_flags": " ".join(filter(None, map(os.environ.get, ("XLA_FLAGS", "LIBTPU_INIT_ARGS")))),
         "commit": _commit(),
     }
 
