@@ -253,7 +253,9 @@ def full_cost(curves: Curves) -> float:
     return max(costs)
 
 
-def replayed(path: str, seeds: Sequence[int], examples: str = "finetune_examples") -> list[Curves]:
+def replayed(
+    path: str, seeds: Sequence[int], cost: str = "train_seconds", examples: str = "finetune_examples"
+) -> list[Curves]:
     """Curves of a results table: one case for each task and model, its methods together.
 
     The seeds of the table are shuffled for each of `seeds`, which gives as many cases; the target is the
@@ -269,7 +271,7 @@ def replayed(path: str, seeds: Sequence[int], examples: str = "finetune_examples
     found = []
     for _, members in table.groups(by):
         methods = members.groups(("method",)) if "method" in members else [({"method": "all"}, members)]
-        curves = {group["method"]: _curve(rows, examples) for group, rows in methods}
+        curves = {group["method"]: _curve(rows, examples, cost) for group, rows in methods}
         largest = max(max(curve) for curve in curves.values())
         curves = {
             method: curve
@@ -286,9 +288,9 @@ def replayed(path: str, seeds: Sequence[int], examples: str = "finetune_examples
     return found
 
 
-def _curve(rows, examples: str) -> dict[float, tuple[list[float], float]]:
-    """Examples -> (losses of its runs, mean seconds)."""
-    seconds = rows.numbers("train_seconds") if "train_seconds" in rows else rows.numbers(examples)
+def _curve(rows, examples: str, cost: str) -> dict[float, tuple[list[float], float]]:
+    """Examples -> (losses of its runs, mean cost); the cost is the examples where it was not measured."""
+    seconds = rows.numbers(cost) if cost in rows else rows.numbers(examples)
     found = {}
     for d in np.unique(rows.positive(examples)):
         here = rows.numbers(examples) == d
@@ -356,6 +358,7 @@ def main() -> None:
     parser.add_argument(
         "--join", type=Path, nargs="+", default=[], metavar="FILE", help="entries of other calls, by --out"
     )
+    parser.add_argument("--cost", default="train_seconds", metavar="COLUMN", help="of a replay, e.g. steps")
     parser.add_argument("--replay", metavar="FILE", help="results table")
     parser.add_argument(
         "--shuffles", type=int, default=5, metavar="N", help="orders of the seeds of a replay"
@@ -369,7 +372,7 @@ def main() -> None:
     if bool(arguments.truths) == bool(arguments.replay) and not arguments.join:
         parser.error("give --truths N or --replay FILE")
     if arguments.replay:
-        cases = dict(enumerate(replayed(arguments.replay, range(arguments.shuffles))))
+        cases = dict(enumerate(replayed(arguments.replay, range(arguments.shuffles), arguments.cost)))
     else:
         seeds = range(arguments.first, arguments.first + arguments.truths)
         cases = {seed: simulated(seed) for seed in seeds}
