@@ -59,7 +59,7 @@ def test_parts_made_at_the_same_time_are_the_study(gin_file, whole, tmp_path):
     assert sum("results.csv: 8 done" in text for text in said) >= 1, "who ended last wrote the table"
     assert rows(out) == whole
     made = [int(text.split(" made now")[0].split()[-1]) for text in said]
-    assert made == [4, 4]
+    assert sum(made) == 8 and min(made) > 0
     assert {path.name for path in out.glob("plan*.json")} == {"plan-1-of-2.json", "plan-2-of-2.json"}
 
 
