@@ -96,19 +96,23 @@ def run(given):
     program = wanted.on(_here())
     shapes = abstract_batches(wanted, 1, given.rows)
     batches = {name: np.ones(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
-    # Compiled before anything is measured: the compiler's own memory is not the run's.
-    program.lower_train(abstract_base(wanted), batches).compile()
-    before = _resident()
-    # In place of a checkpoint; not zeros, whose pages the system does not count.
-    base = jax.tree.map(
-        lambda leaf, place: jax.device_put(np.full(leaf.shape, 0.01, leaf.dtype), place),
-        abstract_base(wanted),
-        program.shardings["params"],
-    )
-    state, frozen = program.start(base, 0)
-    del base
-    _reset_peak()
     rates = np.full(1, 1e-3, np.float32)
+
+    def start():
+        # In place of a checkpoint; not zeros, whose pages the system does not count.
+        base = jax.tree.map(
+            lambda leaf, place: jax.device_put(np.full(leaf.shape, 0.01, leaf.dtype), place),
+            abstract_base(wanted),
+            program.shardings["params"],
+        )
+        return program.start(base, 0)
+
+    # Everything is compiled before anything is measured: the compiler's own memory is not the run's.
+    program.lower_train(abstract_base(wanted), batches).compile()
+    start()
+    before = _resident()
+    state, frozen = start()
+    _reset_peak()
     for _ in range(given.steps):
         state, metrics = program.train(state, frozen, batches, rates)
         float(metrics["loss"][0])
