@@ -1,6 +1,7 @@
 """Finetunes one pretrained checkpoint by one method on a nested subset of a store's examples."""
 
 from scaling_jax import configuration, files
+from scaling_jax.cli import run_folder
 from scaling_jax.training import processes
 
 SUMMARY = "tune one checkpoint by one method on so many examples"
@@ -13,15 +14,7 @@ EXAMPLE = (
 
 def add_arguments(parser) -> None:
     """Declares the verb's flags."""
-    configuration.add_arguments(parser)
-    parser.add_argument("--out", required=True, metavar="DIR", help="run folder; an interrupted run goes on")
-    parser.add_argument(
-        "--resume_elsewhere",
-        action="store_true",
-        help="go on also from a state saved on other devices, in another mesh or by other processes; "
-        "the record says so",
-    )
-    processes.add_arguments(parser)
+    run_folder.add_run_flags(parser)
 
 
 def run(arguments) -> int:
@@ -34,10 +27,10 @@ def run(arguments) -> int:
 
 
 def _run(arguments) -> int:
-    from scaling_jax.cli.progress import evaluation_printer, run_once
+    from scaling_jax.cli.progress import evaluation_printer
     from scaling_jax.training.finetune import FinetuneRun, finetune
 
-    record = run_once(
+    record = run_folder.run_once(
         arguments,
         lambda folder: finetune(
             configuration.call(FinetuneRun),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from scaling_jax import configuration, files
+from scaling_jax.cli import run_folder
 from scaling_jax.training import processes
 
 SUMMARY = "train one model from scratch on a store of windows"
@@ -14,15 +15,7 @@ EXAMPLE = (
 
 def add_arguments(parser) -> None:
     """Declares the verb's flags."""
-    configuration.add_arguments(parser)
-    parser.add_argument("--out", required=True, metavar="DIR", help="run folder; an interrupted run goes on")
-    parser.add_argument(
-        "--resume_elsewhere",
-        action="store_true",
-        help="go on also from a state saved on other devices, in another mesh or by other processes; "
-        "the record says so",
-    )
-    processes.add_arguments(parser)
+    run_folder.add_run_flags(parser)
 
 
 def run(arguments) -> int:
@@ -37,7 +30,7 @@ def run(arguments) -> int:
 def _run(arguments) -> int:
     import gin
 
-    from scaling_jax.cli.progress import evaluation_printer, run_once
+    from scaling_jax.cli.progress import evaluation_printer
     from scaling_jax.training.pretrain import PretrainRun, pretrain
 
     def make(folder: Path) -> dict:
@@ -54,7 +47,7 @@ def _run(arguments) -> int:
                 arguments.resume_elsewhere,
             )
 
-    record = run_once(arguments, make)
+    record = run_folder.run_once(arguments, make)
     if record is None:
         return 0
     if processes.is_first():

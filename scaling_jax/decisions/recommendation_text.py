@@ -1,5 +1,8 @@
 """A recommendation in words: one sentence, and the whole answer for a terminal."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
 from scaling_jax.decisions.costs import Cost
 from scaling_jax.decisions.forecast import Estimate
 from scaling_jax.decisions.prior import Prior
@@ -13,28 +16,51 @@ def to_json(found: Recommendation) -> dict:
     return found.to_json() | {"text": sentence(found)}
 
 
+@dataclass(frozen=True)
+class Wording:
+    """How a reader's place names things.
+
+    Attributes:
+        name: a method in words.
+        place: the target, from column -> value.
+        loss: the loss column and an estimate {value, low, high}, in words.
+    """
+
+    name: Callable[[str], str]
+    place: Callable[[Mapping], str]
+    loss: Callable[[str, Mapping], str]
+
+
 def sentence(found: Recommendation) -> str:
-    """The answer with its uncertainty, one sentence."""
-    at = point(found.at)
-    if found.choice is None:
-        return f"At {at} no {found.along} keeps the limits; {found.relaxed}."
-    chosen = found.candidate(found.choice)
-    told = f"{found.loss_column} {shown(chosen.loss, found.level)}"
-    if found.status == "only one":
-        return f"At {at} {found.choice} is the only {found.along} that can be chosen: {told}."
-    if found.status == "clear":
-        return f"At {at} take {found.choice}: {told}, the best with probability {found.probability_best:.0%}."
-    rivals = [one.method for one in found.candidates if one.method != found.choice and not one.excluded_by]
-    if found.status == "alike":
+    """The answer with its uncertainty, one sentence, for a terminal."""
+    return worded(found.to_json(), Wording(str, point, lambda column, loss: f"{column} {_bounded(loss)}"))
+
+
+def worded(found: Mapping, wording: Wording) -> str:
+    """The same sentence of the object `recommendation` of decision.json, in a wording."""
+    where, along = f"At {wording.place(found['at'])}", found["along"]
+    if found["choice"] is None:
+        return f"{where} no {along} keeps the limits; {found['relaxed']}."
+    chosen = next(one for one in found["candidates"] if one["method"] == found["choice"])
+    name, loss = wording.name(found["choice"]), wording.loss(found["loss_column"], chosen["loss"])
+    if found["status"] == "only one":
+        return f"{where} {name} is the only {along} that can be chosen: {loss}."
+    sure = found["probability_best"]
+    often = "in every draw of the fitted laws" if sure == 1 else f"with probability {sure:.0%}"
+    if found["status"] == "clear":
+        return f"{where} take {name}: {loss}, the best {often}."
+    if found["status"] == "alike":
         return (
-            f"At {at} it matters little: {found.choice} has the lowest expected {found.loss_column} "
-            f"({shown(chosen.loss, found.level)}), and at most {found.regret.high:.3g} is lost by it."
+            f"{where} it matters little: {name} has the lowest expected loss ({loss}), and at most "
+            f"{found['regret']['high']:.3g} is lost by it."
         )
-    runner = found.runs.methods[1] if found.runs else rivals[0]
-    return (
-        f"At {at} these runs cannot tell {found.choice} from {runner}: {found.choice} is the best with "
-        f"probability {found.probability_best:.0%}."
-    )
+    rivals = [one["method"] for one in found["candidates"] if not one["excluded_by"]]
+    other = (found["runs"] or {"methods": rivals})["methods"][1]
+    return f"{where} these runs cannot tell {name} from {wording.name(other)}: {name} is the best {often}."
+
+
+def _bounded(estimate: Mapping) -> str:
+    return shown(Estimate(**estimate))
 
 
 def full_text(found: Recommendation) -> str:
@@ -46,11 +72,11 @@ def full_text(found: Recommendation) -> str:
     lines += ["", *_table(found)]
     lines += _about(found)
     if found.regret is not None and found.status != "only one":
-        lines.append(f"expected regret of {found.choice}: {shown(found.regret, found.level)}")
+        lines.append(f"expected regret of {found.choice}: {shown(found.regret)}")
     if found.interpolation:
         lines.append("the target lies inside the fitted sizes: an interpolation")
     lines += [
-        f"{gain.change}: {found.loss_column} {shown(gain.loss, found.level, signed=True)} ({found.choice})"
+        f"{gain.change}: {found.loss_column} {shown(gain.loss, signed=True)} ({found.choice})"
         for gain in found.gains
     ]
     lines += [f"{one.first} and {one.second}: {one.text()}" for one in found.crossings]
@@ -72,7 +98,7 @@ def prior_text(prior: Prior, measured: bool = False) -> str:
     return "\n".join(lines)
 
 
-def shown(estimate: Estimate, level: float, signed: bool = False) -> str:
+def shown(estimate: Estimate, signed: bool = False) -> str:
     """A number with its interval."""
     sign = "+" if signed else ""
     if estimate.low is None:
@@ -92,16 +118,16 @@ def _table(found: Recommendation) -> list[str]:
         + [f"{told} ({unit})" for _, unit, told in _COSTS]
     ]
     for one in found.candidates:
-        score = [shown(one.score, found.level) if one.score else ""] if scored else []
+        score = [shown(one.score) if one.score else ""] if scored else []
         best = "excluded" if one.excluded_by else f"{one.probability_best:.0%}"
-        rows.append([one.method, shown(one.loss, found.level), *score, best, *_costs(one.cost, found.level)])
+        rows.append([one.method, shown(one.loss), *score, best, *_costs(one.cost)])
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _costs(cost: Cost, level: float) -> list[str]:
+def _costs(cost: Cost) -> list[str]:
     found = (getattr(cost, name) for name, _, _ in _COSTS)
-    return [shown(estimate, level) if estimate else "" for estimate in found]
+    return [shown(estimate) if estimate else "" for estimate in found]
 
 
 def _about(found: Recommendation) -> list[str]:

@@ -6,6 +6,7 @@ page with one begins with it; without one nothing changes.
 
 from collections.abc import Mapping, Sequence
 
+from scaling_jax.decisions.recommendation_text import Wording, worded
 from scaling_jax.errors import InputError
 from scaling_jax.reports import words
 from scaling_jax.reports.blocks import Bullets, Cell, Heading, Note, Paragraph, Section, Table
@@ -42,7 +43,7 @@ def statements(study: Study) -> list[str]:
     found = read(study)
     if found is None:
         return []
-    told = [_sentence(found)]
+    told = [worded(found, Wording(words.method, _place, _loss))]
     if found["runs"]:
         told.append(f"To tell more: {found['runs']['why']}.")
     return told
@@ -86,44 +87,24 @@ def section(study: Study) -> Section | None:
     return Section("recommendation", "Recommendation", "Which method to take", parts)
 
 
-def _sentence(found: Mapping) -> str:
-    """The answer with its uncertainty, in the words of the page."""
-    where = f"At {_place(found)}"
-    if found["choice"] is None:
-        return f"{where} no method keeps the limits; {found['relaxed']}."
-    chosen = next(one for one in found["candidates"] if one["method"] == found["choice"])
-    name, value = words.method(found["choice"]), chosen["loss"]
+def _loss(column: str, value: Mapping) -> str:
     bounds = "" if value["low"] is None else f" {words.between(value['low'], value['high'], words.loss)}"
-    loss = f"{words.column(found['loss_column'])} {words.loss(value['value'])}{bounds}"
-    if found["status"] == "only one":
-        return f"{where} {name} is the only method that can be chosen: {loss}."
-    sure = found["probability_best"]
-    often = "in every draw of the fitted laws" if sure == 1 else f"with probability {sure:.0%}"
-    if found["status"] == "clear":
-        return f"{where} take {name}: {loss}, the best {often}."
-    if found["status"] == "alike":
-        return (
-            f"{where} it matters little: {name} has the lowest expected loss ({loss}), and at most "
-            f"{found['regret']['high']:.3g} is lost by it."
-        )
-    rivals = [one["method"] for one in found["candidates"] if not one["excluded_by"]]
-    other = (found["runs"] or {"methods": rivals})["methods"][1]
-    return f"{where} these runs cannot tell {name} from {words.method(other)}: {name} is the best {often}."
+    return f"{words.column(column)} {words.loss(value['value'])}{bounds}"
 
 
-def _place(found: Mapping) -> str:
+def _place(target: Mapping) -> str:
     at = [
         f"{value} ({words.column(column)})"
         if isinstance(value, str)
         else f"{words.count(value)} {words.column(column)}"
-        for column, value in found["at"].items()
+        for column, value in target.items()
     ]
     return words.several(at)
 
 
 def _target(found: Mapping) -> str:
     return (
-        f"Predicted at {_place(found)}, with {found['level']:.0%} intervals. The probability of being "
+        f"Predicted at {_place(found['at'])}, with {found['level']:.0%} intervals. The probability of being "
         "the best is the share of the draws of the fitted laws in which a method has the lowest loss among "
         "those that keep the limits."
     )
