@@ -18,6 +18,7 @@ import math
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -147,6 +148,8 @@ def start(group: Group, seconds: float = DEFAULT_TIMEOUT) -> None:
     """
     import jax
 
+    if group.index == 0 and group.coordinator is not None:
+        _check_port(group)
     late = threading.Timer(seconds, _give_up, (group, seconds))
     late.daemon = True
     late.start()
@@ -169,6 +172,16 @@ def start(group: Group, seconds: float = DEFAULT_TIMEOUT) -> None:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"processes cannot be joined at {_address(group)}: {reason}") from error
     late.cancel()
+
+
+def _check_port(group: Group) -> None:
+    """Refuses a port that somebody has: JAX's service may end the process by a segmentation fault there."""
+    port = int(group.coordinator.rpartition(":")[2])
+    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+    try:
+        socket.create_server(("", port), family=family, dualstack_ipv6=family == socket.AF_INET6).close()
+    except OSError as error:
+        raise InputError(f"processes cannot be joined at {group.coordinator}: {error.strerror}") from error
 
 
 def _address(group: Group) -> str:

@@ -140,7 +140,8 @@ def test_the_exit_code_of_the_run_is_that_of_the_container(stand_ins, code):
 
 
 def test_the_end_of_a_pod_reaches_the_run(stand_ins):
-    caught = "def caught(*_):\n    print('caught', flush=True)\n    sys.exit(143)\n"
+    # Not print: the signal may come while "begun" is being printed.
+    caught = "def caught(*_):\n    os.write(1, b'caught\\n')\n    sys.exit(143)\n"
     run = "import signal, time\n" + caught + "signal.signal(signal.SIGTERM, caught)\n"
     stand_ins.add("scaling-jax", run + "print('begun', flush=True)\ntime.sleep(60)")
     [options] = submitted(stand_ins, *BASE, "--", "scaling-jax", "pretrain")

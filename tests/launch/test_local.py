@@ -16,7 +16,7 @@ RUN = """
 import signal, time
 from pathlib import Path
 def caught(number, frame):
-    print("caught", number, flush=True)
+    os.write(1, f"caught {number}\\n".encode())  # print is not reentrant
     sys.exit(130 if number == signal.SIGINT else 143)
 signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in sys.argv else caught)
 if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as Python's own handler

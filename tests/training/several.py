@@ -1,7 +1,9 @@
 """Runs by the command line, in one process or in several, on simulated devices, as a user starts them."""
 
+import contextlib
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -51,11 +53,17 @@ def _command(verb, out, bindings):
     return [verb, *(f"--gin.{binding}" for binding in bindings), "--out", str(out)]
 
 
+def free_port():
+    """A port that nobody listens at, of those that the system gives nobody in between."""
+    for port in random.sample(range(20000, 30000), 100):
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            return port
+    raise AssertionError("no free port from 20000 to 30000")
+
+
 def start(arguments, processes=1, devices=8, differing=(), **environment):
     """The processes of one run. `differing[i]` are further arguments of process i."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     started = []
     for index in range(processes):
         own = os.environ | {

@@ -111,17 +111,6 @@ def test_sigterm_to_any_process_saves_and_the_same_command_goes_on(room, tmp_pat
     same_losses(found, room, "base")
 
 
-def free_ports(count):
-    """Ports that nobody listens at."""
-    found = [socket.socket() for _ in range(count)]
-    for one in found:
-        one.bind(("localhost", 0))
-    ports = [one.getsockname()[1] for one in found]
-    for one in found:
-        one.close()
-    return ports
-
-
 def refused(processes):
     """The one line that every process of a run was refused with."""
     lines = []
@@ -193,7 +182,7 @@ def test_a_coordinator_that_never_answers(tmp_path):
     taken = socket.socket(socket.AF_INET6)
     taken.bind(("::", 0))
     taken.listen()
-    ports = (*free_ports(2), taken.getsockname()[1])
+    ports = (several.free_port(), several.free_port(), taken.getsockname()[1])
     started = [
         several.start(
             several.pretraining(tmp_path, tmp_path / "run"),
