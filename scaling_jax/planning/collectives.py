@@ -12,6 +12,8 @@ from typing import NamedTuple
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "f16": 2, "token": 0}
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
+# Not every line that begins so: the configuration of a kernel goes over several lines.
+_END = re.compile(r"^\}(, execution_thread=.*)?\s*$")
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
 _CALLED = re.compile(
     r"(calls|to_apply|body|condition|branch_computations|called_computations)=(\{[^}]*\}|%?[\w.\-]+)"
@@ -23,25 +25,31 @@ _TRIPS = re.compile(r'known_trip_count[":{ n]+(\d+)')
 
 
 class Collective(NamedTuple):
-    """All collectives of one kind in one run of a program, on one device."""
+    """All collectives of one kind in one step of a program, on one device."""
 
     kind: str
     count: int
     bytes: int
 
 
-def collectives(text: str) -> list[Collective]:
-    """The collectives of a program's text, by kind; the largest first."""
+def collectives(text: str, steps: int = 1) -> list[Collective]:
+    """The collectives of a program's text, by kind; the largest first.
+
+    Args:
+        text: of a compiled program.
+        steps: that one run of it takes; counts and bytes are those of one step, rounded up.
+    """
     bodies = _computations(text)
-    times = _times(bodies, _entry(text))
+    times, homes = _times(bodies, _entry(text))
     seen: dict[tuple, tuple[str, int, int]] = {}
     for name, lines in bodies.items():
         for line in lines:
             if found := _COLLECTIVE.search(line):
                 shape, kind, start = found.groups()
                 channel = re.search(r"channel_id=(\d+)", line)
-                # A fused one stands in the text of its start and of its end, under one channel.
-                key = (kind, channel.group(1)) if channel else (name, line)
+                # A fused one stands in the text of its start and of its end, under one channel. What XLA has
+                # taken out of a loop keeps the channel too, and counts beside the rest.
+                key = (kind, channel.group(1), homes.get(name)) if channel else (name, line)
                 entry = (kind, times.get(name, 1), _size(shape, bool(start)))
                 seen[key] = max(seen.get(key, entry), entry)
     totals: dict[str, list[int]] = {}
@@ -50,7 +58,7 @@ def collectives(text: str) -> list[Collective]:
         total[0] += count
         total[1] += count * size
     return sorted(
-        (Collective(kind, count, size) for kind, (count, size) in totals.items()),
+        (Collective(kind, -(-count // steps), -(-size // steps)) for kind, (count, size) in totals.items()),
         key=lambda one: -one.bytes,
     )
 
@@ -62,7 +70,7 @@ def _computations(text: str) -> dict[str, list[str]]:
     for line in text.splitlines():
         if begins := _COMPUTATION.match(line):
             lines = bodies.setdefault(begins.group(1), [])
-        elif line.startswith("}"):
+        elif _END.match(line):
             lines = []
         else:
             lines.append(line)
@@ -74,22 +82,24 @@ def _entry(text: str) -> str:
     return found.group(1) if found else ""
 
 
-def _times(bodies: dict[str, list[str]], entry: str) -> dict[str, int]:
-    """How often each computation runs; one that nothing is known of once."""
+def _times(bodies: dict[str, list[str]], entry: str) -> tuple[dict[str, int], dict[str, str]]:
+    """How often each computation runs (one that nothing is known of: once), and the loop's body, branch or
+    entry that it is a part of."""
     times: dict[str, int] = {}
+    homes: dict[str, str] = {}
 
-    def visit(name: str, count: int) -> None:
+    def visit(name: str, count: int, home: str) -> None:
         if times.get(name, 0) >= count:
             return
-        times[name] = count
+        times[name], homes[name] = count, home
         for line in bodies.get(name, ()):
             for role, called in _CALLED.findall(line):
                 rounds = _rounds(line, bodies) if role in ("body", "condition") else 1
                 for other in re.findall(r"[\w.\-]+", called):
-                    visit(other, count * rounds)
+                    visit(other, count * rounds, home if role in ("calls", "to_apply") else other)
 
-    visit(entry, 1)
-    return times
+    visit(entry, 1, entry)
+    return times, homes
 
 
 def _rounds(line: str, bodies: dict[str, list[str]]) -> int:

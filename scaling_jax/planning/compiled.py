@@ -11,6 +11,7 @@ from scaling_jax.planning.collectives import Collective, collectives
 from scaling_jax.planning.memory import Memory, held
 from scaling_jax.planning.topologies import Hardware, quiet
 from scaling_jax.planning.workload import Workload, abstract_batches, lowered
+from scaling_jax.training.evaluate import BATCHES_PER_CALL
 from scaling_jax.training.program import Program
 
 # "... required for HLO temporaries (28.45G) exceeds available HBM (15.75G)", or "Used 28.45G of 15.75G hbm".
@@ -27,7 +28,7 @@ class Step:
         status: "compiled"; "too large" where the compiler refused it for its memory.
         memory: by kind; None where it was refused.
         needed: bytes of one device that it needs.
-        collectives: by kind; None where the compiler gives no text.
+        collectives: of one step or batch by kind; None where the compiler gives no text.
         note: why something is not known.
         seconds: that lowering and compiling took.
         kernels: custom calls in the program by their target, such as a kernel of Pallas; None as above.
@@ -72,12 +73,17 @@ def compiled_step(workload: Workload, hardware: Hardware, name: str) -> Step:
     try:
         with quiet():
             text = program.as_text()
-        found, kernels = tuple(collectives(text)), _kernels(text)
+        found, kernels = tuple(collectives(text, _repeated(workload, name))), _kernels(text)
     except jax.errors.JaxRuntimeError as error:
         note = (
             f"collectives unavailable: the compiler gives no text of this program ({_first_line(str(error))})"
         )
     return Step(name, "compiled", memory, memory.total, found, note, time.perf_counter() - began, kernels)
+
+
+def _repeated(workload: Workload, name: str) -> int:
+    """Steps or batches that one call of the program takes."""
+    return {"train": workload.steps_per_call, "evaluate": BATCHES_PER_CALL}.get(name, 1)
 
 
 def _memory(workload: Workload, program: Program, name: str, analysis: object) -> Memory:
