@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from scaling_jax.models import attention, loss
 from scaling_jax.models.config import ModelConfig
 from scaling_jax.planning.topologies import Hardware
 from scaling_jax.planning.workload import Workload, abstract_base, abstract_batches, parts
@@ -19,8 +20,6 @@ ESTIMATE = (
     "gradients; inputs of recomputed layers (remat 'full'), else the output of every matrix, of one "
     "microbatch; one layer's gathered matrices and working set; one chunk of float32 logits"
 )
-# Float32 logits that exist at one time on a device, roughly (`models.loss`).
-LOGITS = 2**26
 _WIDTH = {"float32": 4, "bfloat16": 2}
 
 
@@ -83,8 +82,9 @@ def estimated(workload: Workload, hardware: Hardware) -> Memory:
     length = lengths.inputs + lengths.targets if model.encoder_layers else lengths.both
     rows = workload.rows / split / workload.microbatches
     temporaries = given.trained * (2 if workload.microbatches > 1 else 1)
-    temporaries += activation_bytes(model, rows * length, tensor) + _working_set(model, rows, length, tensor)
+    temporaries += activation_bytes(model, rows * length, tensor, rows * model.logits_chunk)
     temporaries += _gathered_layer(model, tensor)
+    temporaries += _working_set(model, rows, length, tensor, hardware.devices[0].platform)
     return dataclasses.replace(
         given,
         temporaries=int(temporaries),
@@ -92,8 +92,14 @@ def estimated(workload: Workload, hardware: Hardware) -> Memory:
     )
 
 
-def activation_bytes(model: ModelConfig, tokens: float, tensor: int = 1) -> float:
-    """What the forward pass keeps of so many tokens for the backward pass, and logits of a chunk."""
+def activation_bytes(model: ModelConfig, tokens: float, tensor: int = 1, chunk: float = 0) -> float:
+    """What the forward pass keeps of so many tokens for the backward pass, and logits of a chunk.
+
+    Args:
+        model, tokens: what reads them.
+        tensor: into how many parts its matrices are split.
+        chunk: tokens whose logits exist at one time; at 0 what `loss.chunk_length` takes.
+    """
     width = _WIDTH[model.dtype]
     layers = model.layers + model.encoder_layers
     heads = (model.heads + 2 * model.key_value_heads) * model.head_dim
@@ -103,18 +109,28 @@ def activation_bytes(model: ModelConfig, tokens: float, tensor: int = 1) -> floa
         per_layer = model.model_dim + (heads + model.heads * model.head_dim) / tensor
     else:
         per_layer = 4 * model.model_dim + (heads + 3 * model.feed_forward_dim) / tensor
-    chunk = min(tokens, model.logits_chunk or LOGITS / model.vocabulary_size)
-    return tokens * layers * per_layer * width + 4 * chunk * model.vocabulary_size / tensor
+    vocabulary = model.vocabulary_size / tensor
+    chunk = chunk or max(loss.LOGITS_AT_ONCE / vocabulary, loss.ROWS_AT_LEAST)
+    return tokens * layers * per_layer * width + 4 * min(tokens, chunk) * vocabulary
 
 
-def _working_set(model: ModelConfig, rows: float, length: int, tensor: int) -> float:
+def _working_set(model: ModelConfig, rows: float, length: int, tensor: int, platform: str) -> float:
     """Of one layer while it is computed again and differentiated: scores, and both ends of its matrices."""
     width = _WIDTH[model.dtype]
     scores = rows * model.heads / tensor * length**2 * (2 * width + 4)
+    if _flash(model, length, platform):
+        scores = 0.0
     wide = (
         rows * length * (3 * model.feed_forward_dim + 3 * model.heads * model.head_dim) / tensor * width * 2
     )
     return max(scores, wide) + rows * length * model.model_dim * 8
+
+
+def _flash(model: ModelConfig, length: int, platform: str) -> bool:
+    """Whether a kernel attends that keeps no scores, as `models.attention` chooses it."""
+    automatic = attention.AUTOMATIC.get({"cuda": "gpu", "rocm": "gpu"}.get(platform, platform), "xla")
+    kernel = automatic if model.attention == "auto" else model.attention
+    return kernel != "xla" and model.positions != "relative" and length >= attention.LEAST_LENGTH
 
 
 def _gathered_layer(model: ModelConfig, tensor: int) -> float:
