@@ -1,10 +1,11 @@
 """Scores for the runs of a study that kept its checkpoints, beside the columns of its results.csv.
 
-    python docs/examples/score_runs.py runs/laws --scores bleu,chrf --where "task == 'parallel_text' and seed == 0"
+    python docs/examples/score_runs.py runs/laws --scores bleu,chrf --where "seed == 0"
 
-Every run's best checkpoint answers the first N distinct inputs of its test split greedily. Answers and scores are kept in
-`STUDY/scored/RUN_ID/`, and the table in `STUDY/scored.csv`, which has all columns of results.csv; the same command goes on.
-A study does this by itself, run by run, with `Study.evaluations = [@Evaluation()]` and `Evaluation.scores = ('bleu',)`.
+Every run's best checkpoint answers the first N distinct inputs of the test split greedily. Answers and
+scores are kept in `STUDY/scored/RUN_ID/`, and the table, with all columns of results.csv, in
+`STUDY/scored.csv`; the same command goes on. A study does this by itself, run by run, with
+`Study.evaluations = [@Evaluation()]` and `Evaluation.scores = ('bleu',)`.
 """
 
 import argparse
