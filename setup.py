@@ -53,6 +53,8 @@ EXTRAS = {
     "plan": ["jax[tpu]>=0.8.2,<0.11"],
     # Side-by-side comparison with the PyTorch libraries.
     "parity": ["torch>=2.9,<3", "transformers>=5,<6", "peft>=0.18,<1"],
+    # The report in a real browser: widths, colours, keys and paper.
+    "browser": ["playwright>=1.50,<2"],
     "test": ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.115,<7", "setuptools>=77"],
 }
 

@@ -29,6 +29,7 @@ IMPORTS = {
     "tpu": ("libtpu",),
     "plan": ("libtpu",),
     "parity": ("torch", "transformers", "peft"),
+    "browser": ("playwright",),
 }
 HEAVY = ("jax", "flax", "orbax", "tensorflow", "seqio", "torch", "scipy", "matplotlib", "grain")
 # What an import name belongs to, where no installed package says so or another one answers first.

@@ -3,7 +3,6 @@
 import html.parser
 import re
 import shutil
-import subprocess
 
 import pytest
 
@@ -230,31 +229,6 @@ def test_a_tuning_size_is_told_by_the_sign_of_its_interval(tmp_path, alpha, said
     section = tuning_size.section(read_study(folder))
     assert said in section.parts[1].items[0]
     assert [part.kind for part in section.parts] == ["paragraph", "bullets", "panels"]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
-@pytest.mark.parametrize("width", [500, 1280])
-def test_nothing_is_wider_than_the_screen(study, page, tmp_path, width):
-    probe = "<script>document.title = document.documentElement.scrollWidth + ' of ' + innerWidth</script>"
-    (tmp_path / "page.html").write_text(page.replace("</body>", probe + "</body>"), "utf-8")
-    command = [
-        "chromium",
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        f"--user-data-dir={tmp_path / 'profile'}",
-        f"--window-size={width},900",
-        "--dump-dom",
-        f"file://{tmp_path / 'page.html'}",
-    ]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    wide, screen = map(int, re.search(r"<title>(\d+) of (\d+)</title>", found).groups())
-    assert wide <= screen
 
 
 @pytest.mark.parametrize(
