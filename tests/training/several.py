@@ -93,6 +93,21 @@ def start(arguments, processes=1, devices=8, differing=(), **environment):
     return started
 
 
+def launched(arguments, processes, devices):
+    """The launcher of this machine with such processes."""
+    flags = ["--processes", str(processes), "--cpu_devices", str(devices)]
+    command = [sys.executable, "-m", "scaling_jax.cli.main", *arguments]
+    root = Path(__file__).parents[2]
+    return subprocess.Popen(
+        [str(root / "launch" / "local.sh"), *flags, "--", *command],
+        env=os.environ | {"PYTHONPATH": str(root), "XLA_FLAGS": "--xla_backend_optimization_level=0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
 def ended(processes):
     """[(exit code, standard output, standard error)] of all; none may hang."""
     try:

@@ -111,6 +111,30 @@ def test_sigterm_to_any_process_saves_and_the_same_command_goes_on(room, tmp_pat
     same_losses(found, room, "base")
 
 
+@slow
+def test_the_launcher_starts_stops_and_goes_on(room, tmp_path):
+    """As a user would: `launch/local.sh`, SIGTERM to it in the middle, the same command again."""
+    out = tmp_path / "run"
+    arguments = several.pretraining(
+        room, out, *several.layout(2, 4, 1), "PretrainSettings.checkpoint_interval=0"
+    )
+    launcher = several.launched(arguments, processes=2, devices=4)
+    for line in launcher.stdout:
+        if line.startswith("[0] step") and int(line.split()[2]) >= 5:
+            launcher.send_signal(signal.SIGTERM)
+            break
+    ((code, _, error),) = several.ended([launcher])
+    assert code == 143, error[-3000:]
+    (saved,) = (out / "resume").iterdir()
+    assert 5 <= int(saved.name) < 20
+    ((code, printed, error),) = several.ended([several.launched(arguments, processes=2, devices=4)])
+    assert code == 0, error[-3000:]
+    assert not [line for line in printed.splitlines() if line.startswith("[1] step")]
+    found = several.record(out)
+    assert found["environment"]["process_count"] == 2 and found["environment"]["device_count"] == 8
+    same_losses(found, room, "base")
+
+
 def refused(processes):
     """The one line that every process of a run was refused with."""
     lines = []
