@@ -1,6 +1,7 @@
 """Gin files, search paths and bindings parsed in one place, with errors a person can act on."""
 
 import contextlib
+import difflib
 import importlib
 import importlib.util
 import inspect
@@ -66,7 +67,8 @@ def parse(
         _add_search_path(path)
     for file in gin_files:
         if not any(os.path.isfile(os.path.join(folder, file)) for folder in ("", *folders)):
-            raise InputError(f"no gin file {file}: looked in the working folder, {', '.join(folders)}")
+            looked = f"looked in the working folder, {', '.join(folders)}"
+            raise InputError(f"no gin file {file}: {looked}{_near_file(file, folders)}")
     source = ", ".join(gin_files) or "the bindings"
     try:
         with gin.unlock_config():
@@ -76,6 +78,20 @@ def parse(
     except (ValueError, SyntaxError, OSError, ImportError, TypeError, tokenize.TokenError) as error:
         raise InputError(f"{source}: {_explain(error)}") from error
     _check_called()
+
+
+def _near_file(file: str, folders: Sequence[str]) -> str:
+    """ "; did you mean 'X'?" for the gin file that is nearest to one that is not there, or nothing."""
+    shipped = {
+        str(path.relative_to(folder))
+        for folder in folders
+        for path in Path(folder).glob("gin_configs/**/*.gin")
+    }
+    beside = {str(path) for path in Path(file).parent.glob("*.gin")} if Path(file).parent.is_dir() else set()
+    known = shipped | beside
+    same_name = sorted(path for path in known if Path(path).name == Path(file).name)
+    near = difflib.get_close_matches(file, known, n=1, cutoff=0.6) or same_name[:1]
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _check_called() -> None:

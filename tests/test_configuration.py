@@ -40,6 +40,12 @@ def test_names_that_do_not_exist(binding, says):
     assert "\n" not in str(caught.value)
 
 
+def test_a_misspelt_gin_file_has_a_near_one():
+    for asked in ("gin_configs/runs/finetnue.gin", "finetune.gin"):
+        with pytest.raises(InputError, match="did you mean 'gin_configs/runs/finetune.gin'"):
+            configuration.parse([asked])
+
+
 def test_the_same_in_a_file(tmp_path):
     file = tmp_path / "run.gin"
     file.write_text("PretrainSettings.batch_sise = 3\n")
