@@ -12,7 +12,8 @@ Compared are, for the same budget:
   3 seeds    the same with three seeds
   best even  of all evenly spaced ladders (any sizes, any seeds) the best by the designer's own criterion
 Widths are those of the 90% interval of the loss at the target in the forecast that a pilot ends with
-(`fit_pilot`, `recommend`), and of differences of two methods.
+(`fit_pilot`, `recommend`), and of differences of two methods. A narrow interval that misses is no better:
+`score` is the width with what it misses by, at the price that makes it proper.
 
     python benchmarks/pilot_design.py --truths 60
     python benchmarks/pilot_design.py --replay runs/quickstart/results.csv --budgets 0.25,0.5,1
@@ -208,8 +209,19 @@ def judged(curves: Curves, counts: Mapping[str, np.ndarray], seed: int) -> dict[
         "difference": float(np.mean(gaps)) if gaps else float("nan"),
         "error": float(np.mean([abs(own.value - truth[m]) / truth[m] for m, own in estimates.items()])),
         "holds": float(np.mean([own.low <= truth[m] <= own.high for m, own in estimates.items()])),
+        "score": float(np.mean([interval_score(own, truth[m]) / truth[m] for m, own in estimates.items()])),
         "regret": (truth[best] - min(truth.values())) / level,
     }
+
+
+def interval_score(estimate, truth: float) -> float:
+    """Width, and 2 / (1 - level) times what the truth is outside by (Gneiting and Raftery 2007, eq. 43).
+
+    The least expected one has the interval that is as narrow as it may be: one that is too narrow pays for
+    what it misses.
+    """
+    missed = max(estimate.low - truth, truth - estimate.high, 0.0)
+    return estimate.high - estimate.low + 2 / (1 - LEVEL) * missed
 
 
 def compared(
@@ -317,8 +329,9 @@ def _case(curves: Mapping[str, Mapping], largest: float, seed: int) -> Curves:
 def table_text(found: Sequence[Mapping], budgets: Sequence[float]) -> str:
     """Medians by budget and design, and of the ratios of the pilot's widths to the others'."""
     lines = [
-        "| budget | grid | spent | runs | width | of difference | pilot's over it | error | holds | regret |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| budget | grid | spent | runs | width | of difference | pilot's over it | error | holds | score "
+        "| regret |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for share in budgets:
         here = [entry for entry in found if entry["budget"] == share]
@@ -343,7 +356,7 @@ def table_text(found: Sequence[Mapping], budgets: Sequence[float]) -> str:
             lines.append(
                 f"| {share:.0%} | {name} | {mean('seconds'):.1%} | {mean('runs'):.0f} | "
                 f"{middle('width'):.2%} | {middle('difference'):.2%} | {ratio} | {middle('error'):.2%} | "
-                f"{mean('holds'):.0%} | {mean('regret'):.2%} |"
+                f"{mean('holds'):.0%} | {mean('score'):.2%} | {mean('regret'):.2%} |"
             )
     return "\n".join(lines)
 
