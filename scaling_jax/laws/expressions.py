@@ -129,7 +129,8 @@ def _parse(text: str) -> ast.expr:
         with warnings.catch_warnings():
             # Python warns of odd but harmless spellings on standard error.
             warnings.simplefilter("ignore")
-            tree = ast.parse(plain.strip(), mode="eval").body
+            # Of a gin file, it may go over several lines.
+            tree = ast.parse(" ".join(plain.splitlines()).strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise InputError(
             f"{_shown(text)} is not an expression; write for example 'finetune_examples > 0', "

@@ -11,7 +11,9 @@ import gin
 from scaling_jax import configuration, files
 from scaling_jax.errors import InputError, did_you_mean
 from scaling_jax.evaluation.evaluations import Evaluation
+from scaling_jax.laws.expressions import column_names
 from scaling_jax.studies.bases import check_bases, read_base
+from scaling_jax.studies.columns import COLUMNS
 from scaling_jax.studies.grid import FINETUNE, Grid, LearningRateSearch, Point
 from scaling_jax.studies.valuing import ValuingPretraining
 from scaling_jax.training.pretrain import PretrainSettings
@@ -56,6 +58,16 @@ class Study:
     evaluations: Sequence[Evaluation] = ()
     base_evaluations: Sequence[Evaluation] = ()
     valuing: ValuingPretraining | None = None
+
+    def __post_init__(self):
+        try:
+            named = column_names(self.hold_out) if self.hold_out else ()
+        except InputError as error:
+            raise InputError(f"Study.hold_out: {error}") from error
+        measured = tuple(f"{one.name}_" for one in self.evaluations if one.name)
+        for name in named:
+            if name not in COLUMNS and not name.startswith(measured):
+                raise InputError(f"Study.hold_out: no column {name!r}{did_you_mean(name, COLUMNS)}")
 
     def points(self) -> list[Point]:
         """The union of all grids, in order of first appearance.

@@ -44,6 +44,7 @@ COLUMNS = {
         ("-d < -15", [False, True, True]),
         ("n == 2", [False, True, False]),
         ("1 < 2", [True, True, True]),
+        ("\nd > 10 and\n  n > 1\n", [False, True, False]),
     ],
 )
 def test_conditions(text, expected):

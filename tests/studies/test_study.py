@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from scaling_jax.cli.main import main
-from scaling_jax.studies.results import COLUMNS, COST_COLUMNS
+from scaling_jax.studies.columns import COLUMNS
+from scaling_jax.studies.results import COST_COLUMNS
 from tests.studies.small_study import VocabularyFile, write_gin, write_stores
 
 
