@@ -1,11 +1,12 @@
 """Scores for the runs of a study that kept its checkpoints, beside the columns of its results.csv.
 
-    python docs/examples/score_runs.py runs/laws --scores bleu,chrf --where "seed == 0"
+    python docs/examples/score_runs.py runs/laws --scores bleu,chrf --where 'task == "parallel_text_v1"'
 
 Every run's best checkpoint answers the first N distinct inputs of the test split greedily. Answers and
-scores are kept in `STUDY/scored/RUN_ID/`, and the table, with all columns of results.csv, in
-`STUDY/scored.csv`; the same command goes on. A study does this by itself, run by run, with
-`Study.evaluations = [@Evaluation()]` and `Evaluation.scores = ('bleu',)`.
+scores are kept in `STUDY/scored/RUN_ID/`, and the table of all runs, with the columns of results.csv, in
+`STUDY/scored.csv`; the same command goes on. `--where` names the runs of the task that `--store` holds.
+A study scores by itself, run by run, with `Study.evaluations = [@Evaluation()]` and
+`Evaluation.scores = ('bleu',)`.
 """
 
 import argparse
@@ -73,15 +74,17 @@ def main() -> None:
         told = {name: value for name, value in found[run_id].items() if isinstance(value, float)}
         print(f"{index + 1}/{len(wanted)} {run_id} {json.dumps(told)}, {left:.0f} s left", file=sys.stderr)
     with results.open(encoding="utf-8", newline="") as lines:
-        rows = [row for row in csv.DictReader(lines) if row["run_id"] in found]
+        rows = list(csv.DictReader(lines))
     columns = sorted({name for one in found.values() for name in one} - {"signatures", "notes", "seconds"})
     columns = [name for name in columns if name not in ("examples", "loss")]
     text = io.StringIO()
     writer = csv.DictWriter(text, [*rows[0], *(name for name in columns if name not in rows[0])])
     writer.writeheader()
-    writer.writerows(row | {name: found[row["run_id"]][name] for name in columns} for row in rows)
+    for row in rows:
+        own = found.get(row["run_id"], {})
+        writer.writerow(row | {name: own[name] for name in columns if name in own})
     files.write_text(arguments.study / "scored.csv", text.getvalue())
-    print(f"{len(rows)} runs: {arguments.study / 'scored.csv'}")
+    print(f"{len(found)} of {len(rows)} runs: {arguments.study / 'scored.csv'}")
 
 
 if __name__ == "__main__":
