@@ -7,6 +7,7 @@ the kinds: on TPU a gather may appear as an all-reduce, and a reduce-scatter nev
 """
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
@@ -18,6 +19,9 @@ _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
 _CALLED = re.compile(
     r"(calls|to_apply|body|condition|branch_computations|called_computations)=(\{[^}]*\}|%?[\w.\-]+)"
 )
+_BEGINS = "AsyncCollectiveStart"
+# Roles of computations that run by themselves; the others are parts of an operation of their caller's.
+_OWN = ("body", "condition", "branch_computations")
 _ARRAY = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
 _CONSTANT = re.compile(r"%?([\w.\-]+) = s\d+\[\][^=]* constant\((\d+)\)")
 _COMPARE = re.compile(r"compare\(([^)]*)\), direction=LT")
@@ -41,17 +45,17 @@ def collectives(text: str, steps: int = 1) -> list[Collective]:
     """
     bodies = _computations(text)
     times, homes = _times(bodies, _entry(text))
+    begun = _begun(bodies)
     seen: dict[tuple, tuple[str, int, int]] = {}
-    for name, lines in bodies.items():
-        for line in lines:
-            if found := _COLLECTIVE.search(line):
-                shape, kind, start = found.groups()
-                channel = re.search(r"channel_id=(\d+)", line)
-                # A fused one stands in the text of its start and of its end, under one channel. What XLA has
-                # taken out of a loop keeps the channel too, and counts beside the rest.
-                key = (kind, channel.group(1), homes.get(name)) if channel else (name, line)
-                entry = (kind, times.get(name, 1), _size(shape, bool(start)))
-                seen[key] = max(seen.get(key, entry), entry)
+    for name, shape, kind, start, channel in _all(bodies):
+        fused = homes.get(name) != name
+        if fused and (kind, channel) in begun and name not in begun[kind, channel]:
+            continue
+        # A fused one stands in the text of its start and of its end, under one channel. What XLA has
+        # taken out of a loop keeps the channel too, and counts beside the rest.
+        key = (kind, channel, homes.get(name)) if channel else (name, len(seen))
+        entry = (kind, times.get(name, 1), _size(shape, start))
+        seen[key] = max(seen.get(key, entry), entry)
     totals: dict[str, list[int]] = {}
     for kind, count, size in seen.values():
         total = totals.setdefault(kind, [0, 0])
@@ -61,6 +65,27 @@ def collectives(text: str, steps: int = 1) -> list[Collective]:
         (Collective(kind, -(-count // steps), -(-size // steps)) for kind, (count, size) in totals.items()),
         key=lambda one: -one.bytes,
     )
+
+
+def _all(bodies: dict[str, list[str]]) -> Iterator[tuple[str, str, str, bool, str]]:
+    """(computation, shape, kind, whether its start alone, channel or "") of every collective in the text."""
+    for name, lines in bodies.items():
+        for line in lines:
+            if found := _COLLECTIVE.search(line):
+                channel = re.search(r"channel_id=(\d+)", line)
+                yield name, found[1], found[2], bool(found[3]), channel[1] if channel else ""
+
+
+def _begun(bodies: dict[str, list[str]]) -> dict[tuple[str, str], set[str]]:
+    """(kind, channel) -> fused computations in which it begins, of those that go on beside other work.
+
+    Such a one stands in the text of every operation, and every loop, beside which it goes on.
+    """
+    begun: dict[tuple[str, str], set[str]] = {}
+    for name, _, kind, _, channel in _all(bodies):
+        if any(_BEGINS in line for line in bodies[name]):
+            begun.setdefault((kind, channel), set()).add(name)
+    return begun
 
 
 def _computations(text: str) -> dict[str, list[str]]:
@@ -96,7 +121,7 @@ def _times(bodies: dict[str, list[str]], entry: str) -> tuple[dict[str, int], di
             for role, called in _CALLED.findall(line):
                 rounds = _rounds(line, bodies) if role in ("body", "condition") else 1
                 for other in re.findall(r"[\w.\-]+", called):
-                    visit(other, count * rounds, home if role in ("calls", "to_apply") else other)
+                    visit(other, count * rounds, other if role in _OWN else home)
 
     visit(entry, 1, entry)
     return times, homes
