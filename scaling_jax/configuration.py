@@ -1,7 +1,6 @@
 """Gin files, search paths and bindings parsed in one place, with errors a person can act on."""
 
 import contextlib
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -14,7 +13,7 @@ from typing import Any
 
 import gin
 
-from scaling_jax.errors import InputError, did_you_mean
+from scaling_jax.errors import InputError, did_you_mean, nearest
 
 # The copy inside an installed package, and the checkout that this file stands in.
 CONFIG_FOLDERS = (str(Path(__file__).parent), str(Path(__file__).parents[1]))
@@ -81,7 +80,7 @@ def parse(
 
 
 def _near_file(file: str, folders: Sequence[str]) -> str:
-    """ "; did you mean 'X'?" for the gin file that is nearest to one that is not there, or nothing."""
+    """What may have been meant by a gin file that is not there, or nothing."""
     shipped = {
         str(path.relative_to(folder))
         for folder in folders
@@ -90,8 +89,8 @@ def _near_file(file: str, folders: Sequence[str]) -> str:
     beside = {str(path) for path in Path(file).parent.glob("*.gin")} if Path(file).parent.is_dir() else set()
     known = shipped | beside
     same_name = sorted(path for path in known if Path(path).name == Path(file).name)
-    near = difflib.get_close_matches(file, known, n=1, cutoff=0.6) or same_name[:1]
-    return f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest(file, known) or next(iter(same_name), None)
+    return f"; did you mean {near!r}?" if near else ""
 
 
 def _check_called() -> None:

@@ -11,29 +11,21 @@ A study scores by itself, run by run, with `Study.evaluations = [@Evaluation()]`
 
 import argparse
 import csv
-import io
 import json
 import sys
 import time
 from pathlib import Path
 
-from scaling_jax import files
-
 
 def run_scores(study: Path, run_id: str, store: str, evaluation) -> dict:
-    """Scores of one run, from its folder of scores if they are there."""
+    """Scores of one run; answers that are in its folder are not generated again."""
     from scaling_jax.evaluation import evaluations
     from scaling_jax.training.bases import load_checkpoint
     from scaling_jax.training.mesh import Layout
 
-    folder = study / "scored" / run_id
-    if (folder / "evaluation.json").exists():
-        return files.read_json(folder / "evaluation.json")
     checkpoint = study / "runs" / run_id / "checkpoint"
     subject = evaluations.of_checkpoint(checkpoint, load_checkpoint(checkpoint, Layout()))
-    found = evaluations.evaluate_answers(subject, store, evaluation, folder)
-    files.write_json(folder / "evaluation.json", found)
-    return found
+    return evaluations.evaluate_answers(subject, store, evaluation, study / "scored" / run_id)
 
 
 def main() -> None:
@@ -55,8 +47,9 @@ def main() -> None:
     from scaling_jax.evaluation.evaluations import Evaluation
     from scaling_jax.evaluation.score import known_scores
     from scaling_jax.laws.table import keep_done, read_table
+    from scaling_jax.studies.columns import COLUMNS
+    from scaling_jax.studies.results import write_table
 
-    known_scores()
     results = arguments.study / "results.csv"
     table = keep_done(read_table(results))
     wanted = (table.where(arguments.where) if arguments.where else table).text("run_id")
@@ -73,17 +66,13 @@ def main() -> None:
         left = (time.monotonic() - began) / (index + 1) * (len(wanted) - index - 1)
         told = {name: value for name, value in found[run_id].items() if isinstance(value, float)}
         print(f"{index + 1}/{len(wanted)} {run_id} {json.dumps(told)}, {left:.0f} s left", file=sys.stderr)
+    columns = [column for name in evaluation.scores for column in known_scores()[name].columns]
     with results.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
-    columns = sorted({name for one in found.values() for name in one} - {"signatures", "notes", "seconds"})
-    columns = [name for name in columns if name not in ("examples", "loss")]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*rows[0], *(name for name in columns if name not in rows[0])])
-    writer.writeheader()
     for row in rows:
         own = found.get(row["run_id"], {})
-        writer.writerow(row | {name: own[name] for name in columns if name in own})
-    files.write_text(arguments.study / "scored.csv", text.getvalue())
+        row.update({column: own[column] for column in columns if column in own})
+    write_table(arguments.study / "scored.csv", COLUMNS, rows)
     print(f"{len(found)} of {len(rows)} runs: {arguments.study / 'scored.csv'}")
 
 

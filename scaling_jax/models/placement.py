@@ -14,8 +14,12 @@ from jax.sharding import PartitionSpec
 def platform() -> str:
     """Of the devices: "cpu", "gpu", "tpu"."""
     device = jax.sharding.get_abstract_mesh().abstract_device
-    found = jax.default_backend() if device is None else device.platform
-    return {"cuda": "gpu", "rocm": "gpu"}.get(found, found)
+    return kind(jax.default_backend() if device is None else device.platform)
+
+
+def kind(platform: str) -> str:
+    """What "cpu", "cuda", "rocm" or "tpu" is: "cpu", "gpu" or "tpu"."""
+    return {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform)
 
 
 def devices() -> int:

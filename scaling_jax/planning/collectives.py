@@ -19,7 +19,6 @@ _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
 _CALLED = re.compile(
     r"(calls|to_apply|body|condition|branch_computations|called_computations)=(\{[^}]*\}|%?[\w.\-]+)"
 )
-_BEGINS = "AsyncCollectiveStart"
 # Roles of computations that run by themselves; the others are parts of an operation of their caller's.
 _OWN = ("body", "condition", "branch_computations")
 _ARRAY = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
@@ -45,11 +44,13 @@ def collectives(text: str, steps: int = 1) -> list[Collective]:
     """
     bodies = _computations(text)
     times, homes = _times(bodies, _entry(text))
-    begun = _begun(bodies)
+    found = list(_all(bodies))
+    begun = {(kind, channel) for name, _, kind, _, channel in found if _begins(bodies[name])}
     seen: dict[tuple, tuple[str, int, int]] = {}
-    for name, shape, kind, start, channel in _all(bodies):
+    for name, shape, kind, start, channel in found:
+        # One that goes on beside other work stands in the text of every operation, and every loop, there.
         fused = homes.get(name) != name
-        if fused and (kind, channel) in begun and name not in begun[kind, channel]:
+        if fused and (kind, channel) in begun and not _begins(bodies[name]):
             continue
         # A fused one stands in the text of its start and of its end, under one channel. What XLA has
         # taken out of a loop keeps the channel too, and counts beside the rest.
@@ -76,16 +77,9 @@ def _all(bodies: dict[str, list[str]]) -> Iterator[tuple[str, str, str, bool, st
                 yield name, found[1], found[2], bool(found[3]), channel[1] if channel else ""
 
 
-def _begun(bodies: dict[str, list[str]]) -> dict[tuple[str, str], set[str]]:
-    """(kind, channel) -> fused computations in which it begins, of those that go on beside other work.
-
-    Such a one stands in the text of every operation, and every loop, beside which it goes on.
-    """
-    begun: dict[tuple[str, str], set[str]] = {}
-    for name, _, kind, _, channel in _all(bodies):
-        if any(_BEGINS in line for line in bodies[name]):
-            begun.setdefault((kind, channel), set()).add(name)
-    return begun
+def _begins(lines: list[str]) -> bool:
+    """Whether a fused computation is where a collective begins that goes on beside other work."""
+    return any("AsyncCollectiveStart" in line for line in lines)
 
 
 def _computations(text: str) -> dict[str, list[str]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from scaling_jax.models import attention, loss
+from scaling_jax.models import attention, loss, placement
 from scaling_jax.models.config import ModelConfig
 from scaling_jax.planning.topologies import Hardware
 from scaling_jax.planning.workload import Workload, abstract_base, abstract_batches, parts
@@ -128,7 +128,7 @@ def _working_set(model: ModelConfig, rows: float, length: int, tensor: int, plat
 
 def _flash(model: ModelConfig, length: int, platform: str) -> bool:
     """Whether a kernel attends that keeps no scores, as `models.attention` chooses it."""
-    automatic = attention.AUTOMATIC.get({"cuda": "gpu", "rocm": "gpu"}.get(platform, platform), "xla")
+    automatic = attention.AUTOMATIC.get(placement.kind(platform), "xla")
     kernel = automatic if model.attention == "auto" else model.attention
     return kernel != "xla" and model.positions != "relative" and length >= attention.LEAST_LENGTH
 

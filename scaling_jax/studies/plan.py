@@ -64,7 +64,10 @@ class Study:
             named = column_names(self.hold_out) if self.hold_out else ()
         except InputError as error:
             raise InputError(f"Study.hold_out: {error}") from error
-        measured = tuple(f"{one.name}_" for one in self.evaluations if one.name)
+        # Columns of an evaluation without a name are those of its scores, which a user may have added.
+        if not all(one.name for one in self.evaluations):
+            return
+        measured = tuple(f"{one.name}_" for one in self.evaluations)
         for name in named:
             if name not in COLUMNS and not name.startswith(measured):
                 raise InputError(f"Study.hold_out: no column {name!r}{did_you_mean(name, COLUMNS)}")

@@ -1,11 +1,6 @@
 """Cached decoding beside the whole forward pass, for every architecture and method."""
 
 import dataclasses
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +18,7 @@ from scaling_jax.tuning.full import Full
 from scaling_jax.tuning.ia3 import IA3
 from scaling_jax.tuning.lora import LoRA
 from scaling_jax.tuning.prompt import Prompt
+from tests import eight_devices
 from tests.evaluation import uncached
 from tests.evaluation.uncached import PROMPTS, START
 from tests.models import tiny
@@ -301,11 +297,4 @@ def test_eight_devices_write_what_one_writes():
         "import jax, json; from tests.evaluation import test_decoding; assert jax.device_count() == 8; "
         "print(json.dumps(test_decoding.everywhere(test_decoding.Layout)))"
     )
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == everywhere(lambda *_: Layout())
+    assert eight_devices.result(code) == everywhere(lambda *_: Layout())

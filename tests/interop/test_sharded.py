@@ -1,9 +1,5 @@
 """A folder read onto eight simulated devices, in a process of their own, is the model of one device."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -15,6 +11,7 @@ from scaling_jax.training.mesh import Layout
 from scaling_jax.training.optimizers import Optimizer
 from scaling_jax.training.program import Program
 from scaling_jax.tuning.full import Full
+from tests import eight_devices
 from tests.interop import cases
 
 NAME = "t5_gated"
@@ -46,17 +43,7 @@ def test_eight_devices_hold_and_train_what_one_does(tmp_path):
         "import json, sys; from tests.interop import test_sharded; "
         "print(json.dumps(test_sharded.on_eight_devices(sys.argv[1])))"
     )
-    environment = os.environ | {
-        # Less optimised machine code: what is tested is how arrays are split.
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    on_eight = json.loads(done.stdout.splitlines()[-1])
+    on_eight = eight_devices.result(code, tmp_path)
     found, losses, shard = read_and_train(tmp_path / NAME, Layout())
     assert on_eight[0] == found == checkpoints.tree_hash(cases.parameters(NAME))
     np.testing.assert_allclose(on_eight[1], losses, rtol=1e-5)

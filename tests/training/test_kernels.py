@@ -1,11 +1,6 @@
 """A kernel for attention and a loss in parts inside the real training step, on eight simulated devices."""
 
 import dataclasses
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,6 +11,7 @@ from scaling_jax.training.optimizers import Optimizer
 from scaling_jax.training.program import Program
 from scaling_jax.tuning.full import Full
 from scaling_jax.tuning.prompt import Prompt
+from tests import eight_devices
 from tests.models import tiny
 from tests.tuning.architectures import batches
 
@@ -59,14 +55,7 @@ def eight():
     code = (
         "import json; from tests.training import test_kernels as t; print(json.dumps(t.on_eight_devices()))"
     )
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return eight_devices.result(code)
 
 
 @pytest.mark.slow

@@ -1,12 +1,7 @@
 """Eight simulated devices in a process of their own give what one device gives."""
 
 import dataclasses
-import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -21,6 +16,7 @@ from scaling_jax.training.optimizers import Optimizer
 from scaling_jax.training.program import Program
 from scaling_jax.tuning.full import Full
 from scaling_jax.tuning.lora import LoRA
+from tests import eight_devices
 from tests.models import tiny
 
 STEPS, ROWS, LENGTH = 3, 8, 10
@@ -83,17 +79,7 @@ def eight(tmp_path_factory):
         "import json, pathlib, sys; from tests.training import test_mesh; "
         "print(json.dumps(test_mesh.on_eight_devices(pathlib.Path(sys.argv[1]))))"
     )
-    environment = os.environ | {
-        # Less optimised machine code: what is tested is how arrays are split.
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(folder)], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder, json.loads(done.stdout.splitlines()[-1])
+    return folder, eight_devices.result(code, folder)
 
 
 @pytest.fixture(scope="module")
