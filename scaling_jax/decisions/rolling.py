@@ -170,27 +170,41 @@ def fits(curves: Curves, mask: np.ndarray, law: Law) -> bool:
 def stacking_weights(rolled: Mapping[str, Rolling | None], curves: Curves) -> dict[str, float]:
     """The weight of each form: a convex combination of logarithms of least squared error.
 
+    A form that has not predicted anything yet, as it needs all sizes but one to be fitted, is not known to be
+    worse: it keeps its weight of other curves, and the judged forms share the rest.
+
     Args:
-        rolled: form -> its rolling predictions; a form without any has no weight, unless none has.
+        rolled: form -> its rolling predictions; None where it has none.
         curves: the pilot.
 
     Returns:
         Form -> weight, 1 together.
     """
+    prior = {name: _PRIOR_WEIGHTS.get(name, 1 / len(rolled)) for name in rolled}
+    total = sum(prior.values())
+    prior = {name: share / total if total else 1 / len(rolled) for name, share in prior.items()}
     able = {name: found for name, found in rolled.items() if found is not None}
-    if not able:
-        return {name: 1 / len(rolled) for name in rolled}
     # Judged where all of them predict: the origins of the form that needs the most rows.
-    common = set.intersection(*(set(zip(f.curves, f.origins, strict=True)) for f in able.values()))
-    while not common:
+    common = _common(able)
+    while able and not common:
         shortest = min(able, key=lambda name: len(able[name].origins))
         able.pop(shortest)
-        common = set.intersection(*(set(zip(f.curves, f.origins, strict=True)) for f in able.values()))
+        common = _common(able)
+    if not able:
+        return prior
     errors = np.stack([_errors(found, curves, common) for found in able.values()], axis=1)
-    prior = np.array([_PRIOR_WEIGHTS.get(name, 1 / len(able)) for name in able])
+    own = np.array([prior[name] for name in able])
     count = len({curve for curve, _ in common})
-    weights = _simplex(errors, prior / max(prior.sum(), 1e-9), _PULL / count)
-    return {name: float(dict(zip(able, weights, strict=True)).get(name, 0.0)) for name in rolled}
+    stacked = _simplex(errors, own / own.sum() if own.sum() else own + 1 / len(own), _PULL / count)
+    judged = dict(zip(able, stacked.tolist(), strict=True))
+    left = 1 - sum(share for name, share in prior.items() if name not in judged)
+    return {name: left * judged[name] if name in judged else prior[name] for name in rolled}
+
+
+def _common(rolled: Mapping[str, Rolling]) -> set:
+    """The (curve, origin) from which all forms predict."""
+    each = [set(zip(found.curves, found.origins, strict=True)) for found in rolled.values()]
+    return set.intersection(*each) if each else set()
 
 
 def learned_discrepancy(
@@ -200,7 +214,7 @@ def learned_discrepancy(
     used = {name: found for name, found in rolled.items() if found is not None and weights[name] > 0}
     if not used:
         return DISCREPANCY
-    common = set.intersection(*(set(zip(f.curves, f.origins, strict=True)) for f in used.values()))
+    common = _common(used)
     total = sum(weights[name] for name in used)
     ratios, owners = [], []
     parts = {name: _aligned(found, common) for name, found in used.items()}

@@ -1,6 +1,7 @@
 """The design of a pilot: its information, its search, and what it refuses. No training."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -260,3 +261,16 @@ def test_what_runs_show_replaces_the_guess():
         assert abs(np.mean(logs) - truly) < 3 * np.std(logs) and np.std(logs) < 0.06
     rows = simulated(counts, 0, noise=0.02)
     assert chances(beliefs, rows, {"d": 32768.0})["full"] > 0.95
+
+
+def test_the_money_for_one_large_run_is_not_spent_on_small_ones():
+    """A later round: the small runs are made, and what is left pays for a large one or for many of them."""
+    made = np.array([5, 5, 5, 2, 1, 0, 0, 0])
+    given = problem(made=dict.fromkeys(METHODS, made))
+    free = np.flatnonzero(made < 5)
+    for budget in (25.0, 90.0, 150.0):
+        found = design(given, budget).criterion
+        for cells in itertools.product(free, free):
+            further = {m: made + (np.arange(len(SIZES)) == cell) for m, cell in zip(METHODS, cells, strict=True)}
+            one = described(given, further)
+            assert one.seconds > budget or found <= one.criterion * (1 + 1e-9)

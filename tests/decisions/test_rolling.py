@@ -52,14 +52,16 @@ def test_weights_go_to_the_form_that_predicts():
     assert sum(weights.values()) == pytest.approx(1.0)
 
 
-def test_a_form_without_a_row_to_spare_has_no_weight():
+def test_a_form_that_could_not_be_judged_keeps_its_weight_of_other_curves():
     rows = table({"a": (20.0, 0.4, 1.0)}, sizes=SIZES[:4])
     curves = curves_of(rows, COLUMNS, "loss", ("method",))
-    found = {name: roll(curves, law) for name, law in forms_of(FORMS).items()}
+    found = {name: roll(curves, law) for name, law in forms_of((*FORMS, "rectified")).items()}
     assert found["power"] is None and len(found["pure_power"].origins) == 1
     weights = stacking_weights(found, curves)
-    assert weights == {"pure_power": 1.0, "power": 0.0}
+    assert weights == pytest.approx({"pure_power": 0.7, "power": 0.3, "rectified": 0.0})
     assert learned_discrepancy(found, weights, curves) > 0
+    nothing = dict.fromkeys(found)
+    assert stacking_weights(nothing, curves) == pytest.approx(weights)
 
 
 def test_the_scale_of_the_discrepancy_is_found():
