@@ -339,7 +339,7 @@ class _Search:
         }
 
     def reaching(self, counts: Mapping[str, np.ndarray], budget: float) -> list[dict[str, np.ndarray]]:
-        """The same with one large run more, which cheaper ones are not exchanged for one by one: the best few.
+        """The same with one large run more, which no exchange of single small runs finds: the best few.
 
         Of every method one run of each size beyond those it has, where the budget pays for it.
         """

@@ -271,6 +271,8 @@ def test_the_money_for_one_large_run_is_not_spent_on_small_ones():
     for budget in (25.0, 90.0, 150.0):
         found = design(given, budget).criterion
         for cells in itertools.product(free, free):
-            further = {m: made + (np.arange(len(SIZES)) == cell) for m, cell in zip(METHODS, cells, strict=True)}
+            further = {
+                m: made + (np.arange(len(SIZES)) == cell) for m, cell in zip(METHODS, cells, strict=True)
+            }
             one = described(given, further)
             assert one.seconds > budget or found <= one.criterion * (1 + 1e-9)
