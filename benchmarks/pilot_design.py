@@ -12,8 +12,10 @@ Compared are, for the same budget:
   3 seeds    the same with three seeds
   best even  of all evenly spaced ladders (any sizes, any seeds) the best by the designer's own criterion
 Widths are those of the 90% interval of the loss at the target in the forecast that a pilot ends with
-(`fit_pilot`, `recommend`), and of differences of two methods. A narrow interval that misses is no better:
-`score` is the width with what it misses by, at the price that makes it proper.
+(`fit_pilot`, `recommend`): the mean over the methods, that of the method which is truly the best there (a
+pilot's later rounds spend on what may be the best), and the mean of the differences of two methods. A narrow
+interval that misses is no better: `score` is the width with what it misses by, at the price that makes it
+proper.
 
     python benchmarks/pilot_design.py --truths 60
     python benchmarks/pilot_design.py --replay runs/quickstart/results.csv --budgets 0.25,0.5,1
@@ -204,8 +206,10 @@ def judged(curves: Curves, counts: Mapping[str, np.ndarray], seed: int) -> dict[
     ]
     best = min(estimates, key=lambda method: estimates[method].value)
     truth = curves.truth
+    widths = {method: (own.high - own.low) / truth[method] for method, own in estimates.items()}
     return {
-        "width": float(np.mean([(own.high - own.low) / truth[m] for m, own in estimates.items()])),
+        "width": float(np.mean(list(widths.values()))),
+        "best": float(widths[min(truth, key=truth.get)]),
         "difference": float(np.mean(gaps)) if gaps else float("nan"),
         "error": float(np.mean([abs(own.value - truth[m]) / truth[m] for m, own in estimates.items()])),
         "holds": float(np.mean([own.low <= truth[m] <= own.high for m, own in estimates.items()])),
@@ -329,23 +333,22 @@ def _case(curves: Mapping[str, Mapping], largest: float, seed: int) -> Curves:
 def table_text(found: Sequence[Mapping], budgets: Sequence[float]) -> str:
     """Medians by budget and design, and of the ratios of the pilot's widths to the others'."""
     lines = [
-        "| budget | grid | spent | runs | width | of difference | pilot's over it | error | holds | score "
-        "| regret |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| budget | grid | spent | runs | width | of the best | of difference | pilot's over it "
+        "| of the best | error | holds | score | regret |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for share in budgets:
         here = [entry for entry in found if entry["budget"] == share]
         pilot = {entry["case"]: entry for entry in here if entry["design"] == "pilot"}
         for name in dict.fromkeys(entry["design"] for entry in here):
             own = [entry for entry in here if entry["design"] == name]
-            ratios = [
-                pilot[entry["case"]]["width"] / entry["width"] for entry in own if entry["case"] in pilot
-            ]
-            ratio = (
-                f"{np.median(ratios):.2f} [{np.percentile(ratios, 25):.2f}, {np.percentile(ratios, 75):.2f}]"
-            )
 
-            ratio = "" if name == "pilot" else ratio
+            def ratio(key: str, own=own, name=name, pilot=pilot) -> str:
+                if name == "pilot":
+                    return ""
+                known = [pilot[one["case"]][key] / one[key] for one in own if one["case"] in pilot]
+                low, middle, high = np.percentile(known, [25, 50, 75])
+                return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
 
             def middle(key: str, own=own) -> float:
                 return float(np.median([entry[key] for entry in own]))
@@ -355,8 +358,9 @@ def table_text(found: Sequence[Mapping], budgets: Sequence[float]) -> str:
 
             lines.append(
                 f"| {share:.0%} | {name} | {mean('seconds'):.1%} | {mean('runs'):.0f} | "
-                f"{middle('width'):.2%} | {middle('difference'):.2%} | {ratio} | {middle('error'):.2%} | "
-                f"{mean('holds'):.0%} | {mean('score'):.2%} | {mean('regret'):.2%} |"
+                f"{middle('width'):.2%} | {middle('best'):.2%} | {middle('difference'):.2%} | "
+                f"{ratio('width')} | {ratio('best')} | {middle('error'):.2%} | {mean('holds'):.0%} | "
+                f"{mean('score'):.2%} | {mean('regret'):.2%} |"
             )
     return "\n".join(lines)
 
