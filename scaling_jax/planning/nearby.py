@@ -11,6 +11,9 @@ from scaling_jax.planning.workload import Workload, parts
 from scaling_jax.training.mesh import Layout
 
 TENSORS = (1, 2, 4, 8, 16, 32)
+# A TPU's tile: of shards that are narrower XLA gathers no parameters but adds up whole ones, which moves
+# twice the bytes, and its program is twice as long (docs/planning.md).
+LANES = 128
 MICROBATCHES = (2, 4, 8, 16)
 # Of the memory that a device has, the share that an estimate may take; estimates are not exact.
 ROOM = 0.9
@@ -27,35 +30,43 @@ def undivided(model: ModelConfig, tensor: int) -> str:
 
 
 def layouts(workload: Workload, count: int) -> Iterator[Layout]:
-    """Meshes of so many devices that divide rows, heads and widths; parameters over as many as can be."""
+    """Meshes of so many devices that divide rows, heads and widths.
+
+    Parameters go over as many devices as leave each `LANES` of the model's width, and over as many as can be.
+    """
     for tensor in TENSORS:
-        if count % tensor or undivided(workload.model, tensor) or workload.rows % (count // tensor):
+        split = count // tensor
+        if count % tensor or undivided(workload.model, tensor) or workload.rows % split:
             continue
-        split = fsdp = count // tensor
-        while workload.model.model_dim % fsdp:
-            fsdp //= 2
-        if split % fsdp == 0:
+        for fsdp in _shares(workload.model.model_dim, split):
             yield dataclasses.replace(workload.layout, data=split // fsdp, fsdp=fsdp, tensor=tensor)
+
+
+def _shares(model_dim: int, split: int) -> list[int]:
+    """Over how many of so many devices parameters may go: with whole lanes, and as many as can be."""
+    halved = [split >> times for times in range(split.bit_length()) if split % (1 << times) == 0]
+    dividing = [fsdp for fsdp in halved if model_dim % fsdp == 0]
+    whole = [fsdp for fsdp in dividing if fsdp == 1 or model_dim // fsdp >= LANES]
+    return list(dict.fromkeys([*whole[:1], *dividing[:1]]))
 
 
 def chosen(workload: Workload, hardware: Hardware) -> tuple[Workload, Hardware]:
     """The mesh to take where none is asked for, and the part of the hardware that it needs.
 
-    Rows split a batch first: the most devices whose number divides it, each with whole heads. Where that
-    is estimated not to fit, heads, feed-forward and vocabulary are split too.
+    Rows split a batch first: the most devices whose number divides it, each with whole heads, and with whole
+    lanes of the parameters. Where that is estimated not to fit, parameters are split further, and then heads,
+    feed-forward and vocabulary too.
 
     Raises:
         InputError: no mesh divides rows and model.
     """
-    found: list[tuple[int, int, Workload, Hardware]] = []
-    for count in _counts(hardware.count):
+    best: dict[tuple, tuple[Layout, int]] = {}
+    for count in sorted(_counts(hardware.count), reverse=True):
         for layout in layouts(workload, count):
-            found.append((layout.tensor, -count, layout, count))
-    best: dict[int, tuple] = {}
-    for tensor, _, layout, count in sorted(found, key=lambda one: one[:2]):
-        best.setdefault(tensor, (layout, count))
+            narrow = layout.fsdp > 1 and workload.model.model_dim // layout.fsdp < LANES
+            best.setdefault((layout.tensor, narrow), (layout, count))
     tried = []
-    for layout, count in best.values():
+    for _, (layout, count) in sorted(best.items(), key=lambda one: one[0]):
         try:
             part = hardware.part(count)
         except InputError:

@@ -23,6 +23,7 @@ from scaling_jax.training.mesh import Layout
 from scaling_jax.training.optimizers import Optimizer
 from scaling_jax.tuning.full import Full
 from scaling_jax.tuning.lora import LoRA
+from tests import eight_devices
 from tests.models import tiny
 
 LENGTHS = Lengths(8, 8, 16)
@@ -132,6 +133,30 @@ def test_meshes_divide_rows_heads_and_widths():
         assert FULL.rows % (data * fsdp) == 0 and tiny.CONFIG.model_dim % fsdp == 0
         assert tiny.CONFIG.heads % tensor == 0 and tiny.CONFIG.vocabulary_size % tensor == 0
     assert not list(nearby.layouts(dataclasses.replace(FULL, rows=3), 8))
+
+
+WIDE = dataclasses.replace(FULL, model=dataclasses.replace(tiny.CONFIG, model_dim=512))
+
+
+def chosen_on_eight_devices():
+    """Meshes that are chosen where there is room, and where there is too little for that one."""
+    here = dataclasses.replace(open_topology("here"), memory_bytes=2**40)
+    roomy, _ = nearby.chosen(WIDE, here)
+    tight = dataclasses.replace(here, memory_bytes=estimated(roomy, here).total)
+    narrow, _ = nearby.chosen(WIDE, tight)
+    return [(one.layout.data, one.layout.fsdp, one.layout.tensor) for one in (roomy, narrow)]
+
+
+def test_parameters_keep_whole_lanes_where_that_fits():
+    shapes = [(one.data, one.fsdp, one.tensor) for one in nearby.layouts(WIDE, 8)]
+    assert shapes[:2] == [(2, 4, 1), (1, 8, 1)]
+    odd = dataclasses.replace(FULL, model=dataclasses.replace(tiny.CONFIG, model_dim=640))
+    assert next(nearby.layouts(odd, 8)).fsdp == 4
+    code = (
+        "import json; from tests.planning import test_plan; "
+        "print(json.dumps(test_plan.chosen_on_eight_devices()))"
+    )
+    assert eight_devices.result(code) == [[2, 4, 1], [1, 8, 1]]
 
 
 def test_a_mesh_that_does_not_divide_says_which_would(here):

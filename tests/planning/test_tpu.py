@@ -2,6 +2,11 @@
 
 import dataclasses
 import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +16,7 @@ from scaling_jax.models.config import ModelConfig
 from scaling_jax.planning import topologies
 from scaling_jax.planning.compiled import compiled_step
 from scaling_jax.planning.workload import Workload
+from scaling_jax.training import platform
 from scaling_jax.training.mesh import Layout
 from scaling_jax.training.optimizers import Optimizer
 from scaling_jax.tuning.full import Full
@@ -69,3 +75,34 @@ def test_what_the_compiler_refuses_says_how_much_it_needs(v5e):
     )
     step = compiled_step(large, v5e, "train")
     assert step.status == "too large" and step.needed > v5e.memory_bytes and step.memory is None
+
+
+PROGRAM = """
+import hashlib, json, os, sys
+from scaling_jax.planning import topologies
+from scaling_jax.training import platform
+platform.BARE_TPU_FLAGS = json.loads(sys.argv[1])
+topologies.prepare("v5e:2x2")
+from scaling_jax.planning.workload import lowered
+from tests.planning.test_tpu import WORKLOAD
+with topologies.quiet():
+    program = lowered(WORKLOAD, topologies.open_topology("v5e:2x2"), "train").compile()
+memory = program.memory_analysis()
+sizes = [memory.temp_size_in_bytes, memory.argument_size_in_bytes, memory.generated_code_size_in_bytes]
+text = hashlib.sha256(program.as_text().encode()).hexdigest()
+print(json.dumps([*sizes, text, os.environ["LIBTPU_INIT_ARGS"]]))
+"""
+
+
+@pytest.mark.slow
+def test_the_program_is_the_same_without_what_the_compiler_keeps_beside_it(v5e):
+    found = []
+    for flags in (platform.BARE_TPU_FLAGS, ()):
+        command = [sys.executable, "-c", PROGRAM, json.dumps(flags)]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        *program, set_flags = json.loads(done.stdout.splitlines()[-1])
+        assert all((flag in set_flags) == bool(flags) for flag in platform.BARE_TPU_FLAGS)
+        found.append(program)
+    assert found[0] == found[1]

@@ -63,3 +63,17 @@ def test_each_version_is_asked_once(monkeypatch, tmp_path):
         assert platform._accepted("XLA_FLAGS", ("--known=1",), "jaxlib", "")
         assert not platform._accepted("XLA_FLAGS", ("--gone=1",), "jaxlib", "")
     assert started == ["--known=1", "--gone=1"]
+
+
+def test_a_process_that_only_compiles_for_tpu_keeps_nothing_beside_the_program(monkeypatch):
+    monkeypatch.setattr(platform, "_accepted", lambda variable, flags, package, start: True)
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "--mine=1")
+    heaps = []
+    library = type("C", (), {"mallopt": lambda self, what, value: heaps.append((what, value))})
+    monkeypatch.setattr(platform.ctypes, "CDLL", lambda name: library())
+    platform.prepare_compiler()
+    bare = " ".join(platform.BARE_TPU_FLAGS)
+    assert platform.os.environ["LIBTPU_INIT_ARGS"] == f"--mine=1 {TPU} {bare}" and heaps == [(-8, 1)]
+    # A C library without it, as on macOS.
+    monkeypatch.setattr(platform.ctypes, "CDLL", lambda name: object())
+    platform.prepare_compiler()
