@@ -11,8 +11,8 @@ from scaling_jax.planning.workload import Workload, parts
 from scaling_jax.training.mesh import Layout
 
 TENSORS = (1, 2, 4, 8, 16, 32)
-# A TPU's tile: of shards that are narrower XLA gathers no parameters but adds up whole ones, which moves
-# twice the bytes, and its program is twice as long (docs/planning.md).
+# A TPU's tile: for shards that are narrower XLA writes all-reduces in place of gathers, and its program is
+# twice as long (docs/planning.md).
 LANES = 128
 MICROBATCHES = (2, 4, 8, 16)
 # Of the memory that a device has, the share that an estimate may take; estimates are not exact.
