@@ -14,7 +14,12 @@ from jax.sharding import PartitionSpec
 def platform() -> str:
     """Of the devices: "cpu", "gpu", "tpu"."""
     device = jax.sharding.get_abstract_mesh().abstract_device
-    return kind(jax.default_backend() if device is None else device.platform)
+    if device is None:
+        return kind(jax.default_backend())
+    # JAX before 0.10 says the device's own name alone: "cpu", "TPU v4", "NVIDIA H100 80GB HBM3".
+    name = device.device_kind.lower()
+    otherwise = name if name == "cpu" else "tpu" if name.startswith("tpu") else "gpu"
+    return kind(getattr(device, "platform", otherwise))
 
 
 def kind(platform: str) -> str:

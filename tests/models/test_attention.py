@@ -1,6 +1,8 @@
 """Kernels for attention against plain products: numbers, and which one is taken where."""
 
+import dataclasses
 import re
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -71,7 +73,10 @@ def test_a_row_without_keys_is_finite(name):
 
 def at(platform, shape=(1, 1, 1)):
     """A trace for devices that are not here."""
-    device = AbstractDevice(device_kind="some", num_cores=None, platform=platform)
+    names = {"cpu": "cpu", "tpu": "TPU v4"}
+    given = {"device_kind": names.get(platform, "NVIDIA H100"), "num_cores": None, "platform": platform}
+    known = {field.name for field in dataclasses.fields(AbstractDevice)}  # before JAX 0.10 no platform
+    device = AbstractDevice(**{name: value for name, value in given.items() if name in known})
     mesh = AbstractMesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, abstract_device=device)
     return jax.sharding.use_abstract_mesh(mesh)
 
@@ -97,6 +102,15 @@ def test_the_automatic_choice(platform, given, wanted):
     with at(platform):
         assert placement.platform() == platform.replace("cuda", "gpu")
         assert attention.chosen("auto", given) is KERNELS[wanted]
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("cpu", "cpu"), ("TPU v5 lite", "tpu"), ("NVIDIA H100 80GB HBM3", "gpu")]
+)
+def test_the_platform_by_the_name_of_a_device(monkeypatch, name, wanted):
+    mesh = SimpleNamespace(abstract_device=SimpleNamespace(device_kind=name))
+    monkeypatch.setattr(jax.sharding, "get_abstract_mesh", lambda: mesh)
+    assert placement.platform() == wanted
 
 
 def test_what_the_devices_do_not_divide_is_left_to_xla():
