@@ -36,7 +36,7 @@ EXTRAS = {
         "seqio>=0.0.20,<0.1",
         "sentencepiece>=0.2.1,<0.2.3",
         "tensorflow-text>=2.20,<2.22",
-        "tensorflow-datasets>=4.9.9,<5",
+        "tensorflow-datasets>=4.9.10,<5",
         # tensorflow-datasets imports it and asks for it on Python 3.8 alone.
         "importlib_resources>=6.5.2,<7",
     ],
