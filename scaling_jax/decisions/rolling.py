@@ -180,31 +180,31 @@ def stacking_weights(rolled: Mapping[str, Rolling | None], curves: Curves) -> di
     Returns:
         Form -> weight, 1 together.
     """
-    prior = {name: _PRIOR_WEIGHTS.get(name, 1 / len(rolled)) for name in rolled}
-    total = sum(prior.values())
-    prior = {name: share / total if total else 1 / len(rolled) for name, share in prior.items()}
+    prior = _shares({name: _PRIOR_WEIGHTS.get(name, 1 / len(rolled)) for name in rolled})
     able = {name: found for name, found in rolled.items() if found is not None}
-    # Judged where all of them predict: the origins of the form that needs the most rows.
-    common = _common(able)
-    while able and not common:
-        shortest = min(able, key=lambda name: len(able[name].origins))
-        able.pop(shortest)
-        common = _common(able)
     if not able:
         return prior
+    # Judged where all of them predict: the origins of the form that needs the most rows.
+    while not (common := _common(able)):
+        able.pop(min(able, key=lambda name: len(able[name].origins)))
     errors = np.stack([_errors(found, curves, common) for found in able.values()], axis=1)
-    own = np.array([prior[name] for name in able])
+    pulled_to = _shares({name: prior[name] for name in able})
     count = len({curve for curve, _ in common})
-    stacked = _simplex(errors, own / own.sum() if own.sum() else own + 1 / len(own), _PULL / count)
+    stacked = _simplex(errors, np.array([*pulled_to.values()]), _PULL / count)
     judged = dict(zip(able, stacked.tolist(), strict=True))
     left = 1 - sum(share for name, share in prior.items() if name not in judged)
     return {name: left * judged[name] if name in judged else prior[name] for name in rolled}
 
 
+def _shares(weights: Mapping[str, float]) -> dict[str, float]:
+    """The same, 1 together; alike where all are 0."""
+    total = sum(weights.values())
+    return {name: weight / total if total else 1 / len(weights) for name, weight in weights.items()}
+
+
 def _common(rolled: Mapping[str, Rolling]) -> set:
     """The (curve, origin) from which all forms predict."""
-    each = [set(zip(found.curves, found.origins, strict=True)) for found in rolled.values()]
-    return set.intersection(*each) if each else set()
+    return set.intersection(*(set(zip(f.curves, f.origins, strict=True)) for f in rolled.values()))
 
 
 def learned_discrepancy(

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 
 from scaling_jax.errors import InputError
+from scaling_jax.models.attention import LANES
 from scaling_jax.models.config import ModelConfig
 from scaling_jax.planning.memory import estimated
 from scaling_jax.planning.topologies import Hardware
@@ -11,9 +12,6 @@ from scaling_jax.planning.workload import Workload, parts
 from scaling_jax.training.mesh import Layout
 
 TENSORS = (1, 2, 4, 8, 16, 32)
-# A TPU's tile: for shards that are narrower XLA writes all-reduces in place of gathers, and its program is
-# twice as long (docs/planning.md).
-LANES = 128
 MICROBATCHES = (2, 4, 8, 16)
 # Of the memory that a device has, the share that an estimate may take; estimates are not exact.
 ROOM = 0.9
@@ -32,7 +30,7 @@ def undivided(model: ModelConfig, tensor: int) -> str:
 def layouts(workload: Workload, count: int) -> Iterator[Layout]:
     """Meshes of so many devices that divide rows, heads and widths.
 
-    Parameters go over as many devices as leave each `LANES` of the model's width, and over as many as can be.
+    Parameters go over as many devices as leave each whole lanes, and over as many as can be.
     """
     for tensor in TENSORS:
         split = count // tensor
@@ -44,10 +42,17 @@ def layouts(workload: Workload, count: int) -> Iterator[Layout]:
 
 def _shares(model_dim: int, split: int) -> list[int]:
     """Over how many of so many devices parameters may go: with whole lanes, and as many as can be."""
-    halved = [split >> times for times in range(split.bit_length()) if split % (1 << times) == 0]
-    dividing = [fsdp for fsdp in halved if model_dim % fsdp == 0]
-    whole = [fsdp for fsdp in dividing if fsdp == 1 or model_dim // fsdp >= LANES]
+    dividing = [fsdp for fsdp in _counts(split) if model_dim % fsdp == 0]
+    whole = [fsdp for fsdp in dividing if not _narrow(model_dim, fsdp)]
     return list(dict.fromkeys([*whole[:1], *dividing[:1]]))
+
+
+def _narrow(model_dim: int, fsdp: int) -> bool:
+    """Whether a device has less of the model's width than a TPU's tile.
+
+    Of such shards XLA writes all-reduces in place of gathers, and a program twice as long (docs/planning.md).
+    """
+    return fsdp > 1 and model_dim // fsdp < LANES
 
 
 def chosen(workload: Workload, hardware: Hardware) -> tuple[Workload, Hardware]:
@@ -61,9 +66,9 @@ def chosen(workload: Workload, hardware: Hardware) -> tuple[Workload, Hardware]:
         InputError: no mesh divides rows and model.
     """
     best: dict[tuple, tuple[Layout, int]] = {}
-    for count in sorted(_counts(hardware.count), reverse=True):
+    for count in _counts(hardware.count):
         for layout in layouts(workload, count):
-            narrow = layout.fsdp > 1 and workload.model.model_dim // layout.fsdp < LANES
+            narrow = _narrow(workload.model.model_dim, layout.fsdp)
             best.setdefault((layout.tensor, narrow), (layout, count))
     tried = []
     for _, (layout, count) in sorted(best.items(), key=lambda one: one[0]):
