@@ -122,19 +122,21 @@ def test_a_study_of_two_stores_end_to_end(study, tmp_path):
 
 
 @pytest.mark.parametrize("task", ["e2e_nlg", "cola"])
-def test_the_benchmark_compares_five_methods_and_four_ablations_on_two_tasks(task):
+def test_the_benchmark_compares_five_methods_and_six_ablations_on_two_tasks(task):
     configuration.parse([BENCHMARK], imports=[CONFIGURABLES])
     made = configuration.call(Study)
     points = [point for point in made.points() if point.store == task]
-    assert len(points) == 27 and {point.seed for point in points} == {0}
+    assert len(points) == 33 and {point.seed for point in points} == {0}
     assert sorted({point.method for point in points}) == [
         "bitfit",
         "full",
         "ia3",
         "ia3_attention",
+        "ia3_first_half",
         "ia3_last_half",
         "lora",
         "lora_attention",
+        "lora_first_half",
         "lora_last_half",
         "prompt",
     ]
