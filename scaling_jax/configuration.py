@@ -13,6 +13,7 @@ from typing import Any
 
 import gin
 
+from scaling_jax import binding_types
 from scaling_jax.errors import InputError, did_you_mean, nearest
 
 # The copy inside an installed package, and the checkout that this file stands in.
@@ -76,7 +77,7 @@ def parse(
             )
     except (ValueError, SyntaxError, OSError, ImportError, TypeError, tokenize.TokenError) as error:
         raise InputError(f"{source}: {_explain(error)}") from error
-    _check_called()
+    _check_values()
 
 
 def _near_file(file: str, folders: Sequence[str]) -> str:
@@ -93,19 +94,22 @@ def _near_file(file: str, folders: Sequence[str]) -> str:
     return f"; did you mean {near!r}?" if near else ""
 
 
-def _check_called() -> None:
+def _check_values() -> None:
     """
     Raises:
-        InputError: a parameter of ours that is bound to a configurable and not to what it returns.
+        InputError: a parameter of ours that is bound to a configurable and not to what it returns, or to a
+            value of another kind than it is annotated with.
     """
     for (scope, selector), bound in gin.config._CONFIG.items():
-        if not gin.config._REGISTRY.get_match(selector).wrapped.__module__.startswith(_OURS):
+        configurable = gin.config._REGISTRY.get_match(selector).wrapped
+        if not configurable.__module__.startswith(_OURS):
             continue
         for parameter, value in bound.items():
             for reference in gin.config.iterate_references({parameter: value}):
                 if not reference.evaluate:
                     name = f"{scope}/" * bool(scope) + f"{selector.split('.')[-1]}.{parameter}"
                     raise InputError(f"{name} = {reference}: write {reference}(), with its parentheses")
+        binding_types.check(f"{scope}/" * bool(scope) + selector.split(".")[-1], configurable, bound)
 
 
 def _add_search_path(path: str) -> None:

@@ -82,7 +82,7 @@ def run_once(arguments, make: Callable[[Any], dict[str, Any]]) -> dict[str, Any]
         return None
     try:
         return make(folder)
-    except InputError:
+    except Exception:
         # A run that was refused leaves no folder that would refuse the corrected command.
         if processes.is_first() and [path.name for path in folder.iterdir()] == ["config.gin"]:
             files.remove_folder(folder)

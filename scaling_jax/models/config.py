@@ -117,9 +117,14 @@ def from_record(fields: dict[str, Any]) -> ModelConfig:
     """The config that a checkpoint or record wrote as JSON.
 
     Raises:
-        InputError: fields that this version does not know.
+        InputError: fields that this version does not know, or some that are missing.
     """
-    unknown = fields.keys() - {field.name for field in dataclasses.fields(ModelConfig)}
-    if unknown:
-        raise InputError(f"model {fields.get('name')!r} has fields that are not known: {sorted(unknown)}")
+    if not isinstance(fields, dict):
+        raise InputError(f"a model is recorded as {fields!r}, not by its fields")
+    known = dataclasses.fields(ModelConfig)
+    if unknown := sorted(fields.keys() - {field.name for field in known}):
+        raise InputError(f"model {fields.get('name')!r} has fields that are not known: {unknown}")
+    needed = [field.name for field in known if field.default is dataclasses.MISSING]
+    if missing := [name for name in needed if name not in fields]:
+        raise InputError(f"model {fields.get('name')!r} lacks the fields {missing}")
     return ModelConfig(**fields)

@@ -16,13 +16,14 @@ _HEADER = [
     "Share",
     "s per run",
     "s per step",
+    "Per epoch",
     "Tokens/s",
     "Peak memory",
     "Checkpoint",
 ]
 # Where one program made several runs, what was measured is not that of a run alone, and is not called so.
 _TOGETHER_HEADER = [*_HEADER[:2], "Runs at once", *_HEADER[2:]]
-_TOGETHER_GROUPS = (("", 6), ("A run's share", 3), ("All at once", 1), ("", 1))
+_TOGETHER_GROUPS = (("", 6), ("A run's share", 4), ("All at once", 1), ("", 1))
 
 
 def section(study: Study) -> Section:
@@ -52,7 +53,8 @@ def section(study: Study) -> Section:
             f"Medians over the finished runs of a row, measured on {device_text(device)}. All "
             f"{len(study.done)} finetuning runs together trained for {words.seconds(total)}, pretraining not "
             "counted. Tuned: parameters that training changes and an adapter checkpoint stores; share: of "
-            "the base model. Peak memory: what the compiled training step needs on one device."
+            "the base model. Per epoch: one pass over the examples of the runs that have the most. Peak memory: "
+            "what the compiled training step needs on one device."
             + (_ABOUT_TOGETHER if together else ""),
             quiet=True,
         )
@@ -110,10 +112,18 @@ def _row(study: Study, method: str, runs: list[Run], at_once: Sequence[str]) -> 
         share,
         words.number(_median(runs, "train_seconds")),
         words.number(_median(runs, "step_seconds"), 2),
+        _epoch(runs),
         words.count(_median(runs, "tokens_per_second")),
         words.bytes_text(_median(runs, "peak_memory_bytes")),
         words.bytes_text(_median(runs, "checkpoint_bytes")),
     ]
+
+
+def _epoch(runs: list[Run]) -> str:
+    """One pass over the examples: of the runs with the most of them, whose epoch is the longest."""
+    most = max(run.numbers.get("finetune_examples", 0.0) for run in runs)
+    of_most = [run for run in runs if run.numbers.get("finetune_examples", 0.0) == most]
+    return words.seconds(_median(of_most, "epoch_seconds"))
 
 
 def _percent(share: float) -> str:

@@ -44,6 +44,7 @@ _MEASURED = (
     "accuracy",
     "judge_score",
     "step_seconds",
+    "epoch_seconds",
     "train_seconds",
     "tokens_per_second",
     "peak_memory_bytes",

@@ -60,6 +60,9 @@ class Study:
     valuing: ValuingPretraining | None = None
 
     def __post_init__(self):
+        for name in ("workers", "cohort"):
+            if getattr(self, name) < 0:
+                raise InputError(f"Study.{name} = {getattr(self, name)}: at least 1, or 0 for the default")
         try:
             named = column_names(self.hold_out) if self.hold_out else ()
         except InputError as error:

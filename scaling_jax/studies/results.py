@@ -13,6 +13,7 @@ from scaling_jax.studies.jobs import Job
 # Equal between two studies of one configuration only by luck.
 COST_COLUMNS = (
     "step_seconds",
+    "epoch_seconds",
     "train_seconds",
     "tokens_per_second",
     "peak_memory_bytes",

@@ -47,6 +47,33 @@ ACCELERATOR_COHORT = 8
 
 
 @dataclasses.dataclass(frozen=True)
+class Crew:
+    """Who makes the runs of a study, and how.
+
+    Attributes:
+        cores: one entry per worker process: the core that it is bound to, None where it is bound to none.
+        cohort: runs of one program that a worker makes at the same time.
+        said: both in words.
+    """
+
+    cores: tuple[int | None, ...]
+    cohort: int
+    said: str
+
+
+def crew_for(study: Study, backend: str, cores: Sequence[int]) -> Crew:
+    """On CPU a pinned worker per core, which makes one run at a time; on an accelerator ("gpu", "tpu") one
+    worker, which makes several; or what the study says."""
+    on_cpu = backend == "cpu"
+    count = study.workers or (len(cores) if on_cpu else 1)
+    cohort = study.cohort or (1 if on_cpu else ACCELERATOR_COHORT)
+    where = "CPU, each on a core of its own" if on_cpu else "the accelerator"
+    how = f"up to {cohort} runs of one program at a time" if cohort > 1 else "one run at a time"
+    bound = tuple(cores[i % len(cores)] if on_cpu else None for i in range(count))
+    return Crew(bound, cohort, f"{count} worker{'s' if count > 1 else ''} on {where}, {how}")
+
+
+@dataclasses.dataclass(frozen=True)
 class StudyResult:
     """Counts of finetuning runs by status, and where the table is; None while `missing` jobs are to end."""
 
@@ -223,19 +250,12 @@ def _work(
     imports: Sequence[str],
     say: Callable[[str], None],
 ) -> None:
-    cores = sorted(os.sched_getaffinity(0))
     environment = worker_environment()
-    on_cpu = _backend(environment) == "cpu"
-    count = study.workers or (len(cores) if on_cpu else 1)
-    cohort = study.cohort or (1 if on_cpu else ACCELERATOR_COHORT)
-    files.write_json(folder / plan_name, plan | {"cohort": cohort})
-    where = "CPU, each on a core of its own" if on_cpu else "the accelerator"
-    how = f"up to {cohort} runs of one program at a time" if cohort > 1 else "one run at a time"
-    say(f"{count} worker{'s' if count > 1 else ''} on {where}, {how}")
-    workers = [
-        _start(folder, plan_name, imports, environment, cores[i % len(cores)] if on_cpu else None)
-        for i in range(count)
-    ]
+    crew = crew_for(study, _backend(environment), sorted(os.sched_getaffinity(0)))
+    count = len(crew.cores)
+    files.write_json(folder / plan_name, plan | {"cohort": crew.cohort})
+    say(crew.said)
+    workers = [_start(folder, plan_name, imports, environment, core) for core in crew.cores]
     errors: dict[int, str] = {}
     readers = [
         threading.Thread(target=_read_errors, args=(worker, errors), daemon=True) for worker in workers

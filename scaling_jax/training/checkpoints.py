@@ -172,15 +172,24 @@ def exists(folder: str | os.PathLike) -> bool:
     return (files.absolute(folder) / "about.json").exists()
 
 
+# What others read of a checkpoint by its kind.
+_NEEDED = {"pretrained": ("model", "hash"), "tuned": ("model", "hash", "method", "base")}
+
+
 def about(folder: str | os.PathLike) -> dict[str, Any]:
     """What a checkpoint says of itself.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or it is damaged.
     """
     if not exists(folder):
         raise InputError(f"{folder} holds no checkpoint (no about.json)")
-    return files.read_json(files.absolute(folder) / "about.json")
+    found = files.read_json(files.absolute(folder) / "about.json")
+    if not isinstance(found, dict):
+        raise InputError(f"{folder}/about.json says nothing of a checkpoint: it is a {type(found).__name__}")
+    if missing := [name for name in _NEEDED.get(found.get("kind"), ()) if name not in found]:
+        raise InputError(f"{folder}/about.json lacks {', '.join(missing)}")
+    return found
 
 
 def restore(folder: str | os.PathLike, like: Any) -> Any:

@@ -390,6 +390,8 @@ def _costs(opened: OpenRun, progress: Progress) -> dict[str, Any]:
     return {
         "train_seconds": seconds,
         "step_seconds": seconds / steps,
+        # one pass over the run's examples at that speed, however many it made
+        "epoch_seconds": seconds / steps * len(opened.subset) / opened.settings.batch_size,
         "tokens_per_second": steps * work.tokens / seconds if seconds else None,
         "tokens": "inputs and targets, padding left out",
         **work.recorded(progress.step, seconds),

@@ -6,6 +6,9 @@ import json
 import pytest
 
 from scaling_jax.cli.main import main
+from scaling_jax.errors import InputError
+from scaling_jax.studies.plan import Study
+from scaling_jax.studies.runner import Crew, crew_for
 from tests.studies.small_study import write_gin, write_stores
 
 
@@ -39,3 +42,28 @@ def test_cohorts_give_the_same_table(tmp_path, capsys):
     assert at_once["full"] == {1} and max(at_once["lora"]) == max(at_once["prompt"]) == 3
     assert rates["lora"] == rates["lora_attention"] in (0.01, 0.1), "a variant takes its method's rate"
     assert trained["lora_attention"] < trained["lora"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "bindings", "cores", "cohort", "said"),
+    [
+        ("cpu", {}, (4, 7), 1, "2 workers on CPU, each on a core of its own, one run at a time"),
+        ("gpu", {}, (None,), 8, "1 worker on the accelerator, up to 8 runs of one program at a time"),
+        ("tpu", {"cohort": 1}, (None,), 1, "1 worker on the accelerator, one run at a time"),
+        (
+            "cpu",
+            {"workers": 3, "cohort": 2},
+            (4, 7, 4),
+            2,
+            "3 workers on CPU, each on a core of its own, up to 2 runs of one program at a time",
+        ),
+    ],
+)
+def test_a_study_chooses_how_it_runs_and_says_it(backend, bindings, cores, cohort, said):
+    assert crew_for(Study("one", (), **bindings), backend, (4, 7)) == Crew(cores, cohort, said)
+
+
+@pytest.mark.parametrize("name", ["workers", "cohort"])
+def test_fewer_than_none_is_refused(name):
+    with pytest.raises(InputError, match=f"Study.{name} = -1: at least 1, or 0"):
+        Study("one", (), **{name: -1})
