@@ -37,6 +37,8 @@ class Study:
         stores: prepared stores under any other name, by that name.
         evaluations: made of every tuned model, at its best step; their scores are columns of results.csv.
         base_evaluations: made of every model before it is tuned (zero and few shots); see bases.csv.
+        means: name -> names of evaluations whose mean is a column too, for every score that all of them have:
+            `{'zero_shot': ('flores_fr_de', 'flores_zh_de')}` gives `zero_shot_bleu`.
         valuing: languages and wanted score, by which the report values pretraining mixtures.
         pretrain_seed: of every pretraining run.
         workers: processes; 0 is one per core on CPU and one on an accelerator.
@@ -57,12 +59,14 @@ class Study:
     stores: Mapping[str, str] = dataclasses.field(default_factory=dict)
     evaluations: Sequence[Evaluation] = ()
     base_evaluations: Sequence[Evaluation] = ()
+    means: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     valuing: ValuingPretraining | None = None
 
     def __post_init__(self):
         for name in ("workers", "cohort"):
             if getattr(self, name) < 0:
                 raise InputError(f"Study.{name} = {getattr(self, name)}: at least 1, or 0 for the default")
+        self._check_means()
         try:
             named = column_names(self.hold_out) if self.hold_out else ()
         except InputError as error:
@@ -70,10 +74,21 @@ class Study:
         # Columns of an evaluation without a name are those of its scores, which a user may have added.
         if not all(one.name for one in self.evaluations):
             return
-        measured = tuple(f"{one.name}_" for one in self.evaluations)
+        measured = tuple(f"{name}_" for name in [*self.means, *(one.name for one in self.evaluations)])
         for name in named:
             if name not in COLUMNS and not name.startswith(measured):
                 raise InputError(f"Study.hold_out: no column {name!r}{did_you_mean(name, COLUMNS)}")
+
+    def _check_means(self) -> None:
+        known = {one.name for one in [*self.evaluations, *self.base_evaluations]}
+        for mean, names in self.means.items():
+            if mean in known:
+                raise InputError(f"Study.means: {mean!r} is an evaluation's own name already")
+            if not names:
+                raise InputError(f"Study.means: {mean!r} is a mean of nothing: name evaluations")
+            for name in names:
+                if name not in known:
+                    raise InputError(f"Study.means: no evaluation {name!r}{did_you_mean(name, known)}")
 
     def points(self) -> list[Point]:
         """The union of all grids, in order of first appearance.

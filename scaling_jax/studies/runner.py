@@ -232,8 +232,8 @@ def _collect(
     if missing:
         return missing, {}
     tasks = {name: store.manifest["task"] for name, store in stores.items()}
-    rows = write_results(folder, study.name, tasks, jobs)
-    write_bases(folder, tasks, jobs)
+    rows = write_results(folder, study.name, tasks, jobs, study.means)
+    write_bases(folder, tasks, jobs, study.means)
     _describe(study, folder, stores, jobs)
     statuses: dict[str, int] = {}
     for row in rows:

@@ -7,6 +7,10 @@ import gin
 import pytest
 
 from scaling_jax.cli.main import main
+from scaling_jax.errors import InputError
+from scaling_jax.evaluation.evaluations import Evaluation
+from scaling_jax.studies.plan import Study
+from scaling_jax.studies.results import with_means
 from tests.evaluation import small_runs
 
 GIN = """
@@ -36,6 +40,7 @@ elsewhere/Evaluation.name = 'described'
 elsewhere/Evaluation.store = 'described'
 elsewhere/Evaluation.scores = ('chrf',)
 elsewhere/Evaluation.loss = True
+Study.means = {'both': ('one_shot', 'described')}
 one_shot/Evaluation.name = 'one_shot'
 one_shot/Evaluation.shots = 1
 one_shot/Evaluation.loss = True
@@ -86,12 +91,33 @@ def test_models_are_evaluated_before_they_are_tuned(finished):
     assert row["status"] == "done" and 3 < float(row["one_shot_loss"]) < 20
     assert 3 < float(row["described_loss"]) < 20 and row["exact_match"] == "0.0"
     assert float(row["described_loss"]) > 0 and "described_chrf" in row
+    mean = (float(row["one_shot_loss"]) + float(row["described_loss"])) / 2
+    assert float(row["both_loss"]) == pytest.approx(mean) and "both_chrf" not in row
     evaluations = json.loads((study / row["record"]).read_text())["evaluations"]
     assert set(evaluations) == {"finetune"} and set(evaluations["finetune"]) == {
         "task",
         "one_shot",
         "described",
     }
+
+
+@pytest.mark.parametrize(
+    ("means", "says"),
+    [
+        ({"one": ("flores_fe",)}, "no evaluation 'flores_fe'; did you mean 'flores_fr'"),
+        ({"flores_fr": ("flores_fr",)}, "'flores_fr' is an evaluation's own name"),
+        ({"one": ()}, "'one' is a mean of nothing"),
+    ],
+)
+def test_means_that_cannot_be(means, says):
+    with pytest.raises(InputError, match=says):
+        Study("one", (), evaluations=(Evaluation("flores_fr", scores=("bleu",)),), means=means)
+
+
+def test_a_mean_is_empty_where_a_part_is():
+    measured = {"fr": {"bleu": 10.0, "chrf": 3.0, "seconds": 1.0}, "zh": {"bleu": 20.0, "chrf": None}}
+    assert with_means(measured, {"all": ("fr", "zh")})["all"] == {"bleu": 15.0}
+    assert with_means(measured, {"all": ("fr", "hi")})["all"] == {}
 
 
 def test_what_was_answered_is_not_asked_again(finished, capsys):
