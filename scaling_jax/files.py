@@ -148,7 +148,7 @@ def new_directory(path: str | os.PathLike) -> Iterator[Path]:
 
 def sha256(path: str | os.PathLike) -> str:
     """Hex digest of a file's bytes."""
-    with open(path, "rb") as file:
+    with at(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

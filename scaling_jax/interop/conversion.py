@@ -11,8 +11,9 @@ from scaling_jax import files
 from scaling_jax.data.pieces import TOKENIZER_FILES
 from scaling_jax.data.store import open_store
 from scaling_jax.errors import InputError
-from scaling_jax.interop import adapters, hugging_face, reading, t5x_checkpoints
+from scaling_jax.interop import adapters, hugging_face, reading
 from scaling_jax.interop.adapters_reading import read_adapter
+from scaling_jax.interop.sources import open_source
 from scaling_jax.models import counts
 from scaling_jax.models.config import ModelConfig, from_record
 from scaling_jax.training import bases, checkpoints
@@ -62,7 +63,8 @@ def to_checkpoint(
     Its tokenizer files and config.json are kept, for the way back.
 
     Args:
-        source: folder with config.json and safetensors files, or T5X's checkpoint_STEP.
+        source: folder with config.json and safetensors files, or T5X's checkpoint_STEP, which may be in
+            a bucket.
         out: folder that does not exist yet, or is empty.
         name: of the model in records; None is the source's.
         layout: where the arrays go while they are read.
@@ -72,16 +74,12 @@ def to_checkpoint(
             has none of `TOKENIZER_FILES`.
 
     Raises:
-        InputError: see `hugging_face.open_model` and `t5x_checkpoints.open_checkpoint`; `out` is there, or
-            the vocabulary is too large.
+        InputError: see `sources.open_source`; `out` is there, or the vocabulary is too large.
     """
-    _check_free(out)
-    if t5x_checkpoints.is_checkpoint(source):
-        found = t5x_checkpoints.open_checkpoint(source, name)
-    else:
-        found = hugging_face.open_model(source, name)
+    check_free(out)
+    found = open_source(source, name)
     model = dataclasses.replace(found.model, **(execution or {}))
-    recorded = _vocabulary(source, vocabulary, model.vocabulary_size)
+    recorded = recorded_vocabulary(source, vocabulary, model.vocabulary_size)
     mesh = layout.mesh()
     shardings = layout.parameter_shardings(counts.abstract_variables(model)["params"], mesh)
     parameters = reading.read_parameters(found, shardings, dtype)
@@ -122,7 +120,7 @@ def to_hugging_face(
         InputError: no checkpoint, a base that is not where it was, a method that cannot be merged, or a
             model that no Hugging Face family can express.
     """
-    _check_free(out)
+    check_free(out)
     model, parameters, about = bases.load_base(checkpoint, layout, base=base)
     origin = _origin(checkpoint if base is None else base)
     tokenizer = origin / "tokenizer" if (origin / "tokenizer").is_dir() else None
@@ -145,7 +143,7 @@ def to_adapter(checkpoint: Path, out: Path, layout: Layout = ONE_AXIS, base: str
     Raises:
         InputError: no tuned checkpoint, or a method or base that PEFT cannot express.
     """
-    _check_free(out)
+    check_free(out)
     about = checkpoints.about(checkpoint)
     kind = about.get("kind", "resume")
     if kind != "tuned":
@@ -163,7 +161,7 @@ def from_adapter(source: Path, out: Path, base: Path, layout: Layout = ONE_AXIS)
     Raises:
         InputError: see `adapters_reading.read_adapter`; or `out` is there, or `base` is no checkpoint.
     """
-    _check_free(out)
+    check_free(out)
     model, base_about = bases.base_model(base, layout)
     found = read_adapter(source, model)
     program = Program(model, found.method, Optimizer(), layout)
@@ -191,7 +189,7 @@ def _origin(checkpoint: Path) -> Path:
     """The pretrained checkpoint at the bottom of a chain of tuned ones."""
     about = checkpoints.about(checkpoint)
     while about["kind"] == "tuned" and checkpoints.exists(about["base"]["path"]):
-        checkpoint = Path(about["base"]["path"])
+        checkpoint = files.at(about["base"]["path"])
         about = checkpoints.about(checkpoint)
     return checkpoint
 
@@ -206,7 +204,12 @@ def _settings(origin: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
     return {first: ids["pad"], "pad_token_id": ids["pad"], "eos_token_id": ids["end"]}
 
 
-def _vocabulary(source: Path, given: Path | None, model_size: int) -> str | None:
+def recorded_vocabulary(source: Any, given: Any, model_size: int) -> str | None:
+    """Hash of the vocabulary that a store must have; None where neither is given nor lies beside the source.
+
+    Raises:
+        InputError: a vocabulary that cannot be read, or is larger than the model's.
+    """
     if given is None:
         # A store prepared with the first has its hash.
         found = [source / file for file in TOKENIZER_FILES if (source / file).is_file()]
@@ -222,6 +225,10 @@ def _vocabulary(source: Path, given: Path | None, model_size: int) -> str | None
         raise InputError(f"cannot read the vocabulary {given}: {error.strerror}") from error
 
 
-def _check_free(out: Path) -> None:
+def check_free(out: Any) -> None:
+    """
+    Raises:
+        InputError: the folder to write is there and not empty.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} already exists and is not an empty folder")

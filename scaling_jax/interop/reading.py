@@ -6,7 +6,7 @@ tensor beside what the devices hold. Every process reads all tensors and places 
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,11 +59,18 @@ class Source:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def check(source: Source) -> Source:
+def check(
+    source: Source, absent: Collection[str] = (), unreadable: Mapping[str, str] | None = None
+) -> Source:
     """The source, if every parameter is there, in its shape, and nothing else.
 
+    Args:
+        source: opened.
+        absent: names that the store lists and does not hold.
+        unreadable: names of damaged tensors, with the reason.
+
     Raises:
-        InputError: missing, extra or misshapen tensors, all named.
+        InputError: missing, unreadable, extra or misshapen tensors, all named.
     """
     need: dict[str, tuple[int, ...]] = {}
     abstract = by_path(counts.abstract_parameters(source.model))
@@ -76,8 +83,27 @@ def check(source: Source) -> Source:
         for name, tensor in source.tensors.items()
         if name not in source.duplicates and not name.endswith(source.ignored)
     }
+    if named := differences(need, have, absent, unreadable):
+        raise InputError(f"{source.path} does not hold the model that it says: {named}")
+    return source
+
+
+def differences(
+    need: Mapping[str, tuple[int, ...]],
+    have: Mapping[str, tuple[int, ...]],
+    absent: Collection[str] = (),
+    unreadable: Mapping[str, str] | None = None,
+) -> str:
+    """All names of missing, unreadable, extra and misshapen tensors; empty if there are none.
+
+    Args:
+        need, have: shapes by name.
+        absent, unreadable: see `check`.
+    """
+    damaged = unreadable or {}
     wrong = {
-        "missing": sorted(need.keys() - have.keys()),
+        "missing": sorted((need.keys() | set(absent)) - have.keys() - damaged.keys()),
+        "unreadable": [f"{name} ({damaged[name]})" for name in sorted(damaged)],
         "extra": sorted(have.keys() - need.keys()),
         "misshapen": [
             f"{name} {list(have[name])} for {list(need[name])}"
@@ -85,10 +111,7 @@ def check(source: Source) -> Source:
             if have[name] != need[name]
         ],
     }
-    if any(wrong.values()):
-        named = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in wrong.items() if names)
-        raise InputError(f"{source.path} does not hold the model that it says: {named}")
-    return source
+    return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in wrong.items() if names)
 
 
 def read_parameters(source: Source, shardings: Any = None, dtype: str = "float32") -> Any:

@@ -27,8 +27,9 @@ from scaling_jax.models import counts
 from scaling_jax.models.config import ModelConfig, from_record
 from scaling_jax.models.families import named_model
 from scaling_jax.models.model import model_of, smallest_batch
-from scaling_jax.training import checkpoints
-from scaling_jax.tuning.method import TuningMethod
+from scaling_jax.training import bases, checkpoints
+from scaling_jax.training.mesh import Layout
+from scaling_jax.tuning.method import TuningMethod, restored_method
 
 try:
     from t5x import decoding, models, train_state, utils
@@ -64,8 +65,8 @@ class Tuned:
         """Sets the attributes and returns the module.
 
         Raises:
-            InputError: neither or both of size and checkpoint, a checkpoint that is not a pretrained
-                one, a vocabulary that the model's is too small for, a method that does not fit.
+            InputError: neither or both of size and checkpoint, a checkpoint that no run starts from, a
+                vocabulary that the model's is too small for, a method that does not fit.
         """
         if (size is None) == (checkpoint is None):
             raise InputError("a model for T5X is given by size (a name in gin) or by checkpoint: bind one")
@@ -215,7 +216,8 @@ class DecoderModel(Tuned, models.DecoderOnlyModel):
             vocabulary: seqio's, that of the task.
             optimizer_def: T5X's.
             size: name of a model in gin (`gin_configs/models`).
-            checkpoint: instead of it, a pretrained checkpoint of ours, or one that `convert` made.
+            checkpoint: instead of it, a checkpoint of ours: pretrained, made by `convert`, or tuned before,
+                which is merged into its base.
             decode_fn, feature_converter_cls, label_smoothing, z_loss, loss_normalizing_factor: as T5X's.
 
         Raises:
@@ -343,8 +345,7 @@ class FromCheckpoint(utils.TrainStateInitializer):
             is_leaf=_is_spec,
         )
         shardings = jax.tree.map(lambda spec: NamedSharding(partitioner.mesh, spec), specs, is_leaf=_is_spec)
-        abstract = counts.abstract_parameters(model.config)
-        params = checkpoints.restore(model.checkpoint, checkpoints.like(abstract, shardings))
+        params = _read_parameters(model, shardings)
 
         def begin(params: Any, rng: jax.Array) -> Any:
             variables = model.start(params, rng)
@@ -361,12 +362,24 @@ class FromCheckpoint(utils.TrainStateInitializer):
         return placed(params, init_rng)
 
 
+def _read_parameters(model: Tuned, shardings: Any) -> Any:
+    """The parameters of the model's checkpoint, merged if it was tuned."""
+    if checkpoints.about(model.checkpoint)["kind"] == "tuned":
+        # Base and merged model lie whole on every device, until they are split as T5X splits them.
+        return jax.device_put(bases.load_base(model.checkpoint, Layout())[1], shardings)
+    abstract = counts.abstract_parameters(model.config)
+    return checkpoints.restore(model.checkpoint, checkpoints.like(abstract, shardings))
+
+
 def _read_about(checkpoint: str, vocabulary_size: int) -> tuple[ModelConfig, int | None]:
-    """(model, id of its first token) of a pretrained checkpoint."""
+    """(model, id of its first token) of a checkpoint, merged if it was tuned."""
     about = checkpoints.about(checkpoint)
-    if about["kind"] != "pretrained":
-        raise InputError(f"{checkpoint} is a {about['kind']} checkpoint, a pretrained one is needed")
+    kind = about.get("kind", "resume")
+    if kind not in ("pretrained", "tuned"):
+        raise InputError(f"{checkpoint} is a {kind} checkpoint, a pretrained or tuned one is needed")
     config = from_record(about["model"])
+    if kind == "tuned":
+        config = restored_method(about["method"]).merged_model(config)
     if config.vocabulary_size < vocabulary_size:
         raise InputError(
             f"{checkpoint} has {config.vocabulary_size} tokens, but the vocabulary has {vocabulary_size}"

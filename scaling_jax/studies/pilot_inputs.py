@@ -15,7 +15,7 @@ from typing import Any
 from scaling_jax import configuration, files
 from scaling_jax.data.store import open_store
 from scaling_jax.errors import InputError, did_you_mean
-from scaling_jax.interop import t5x_checkpoints
+from scaling_jax.interop import sources, t5x_arrays
 from scaling_jax.studies.bases import read_base
 from scaling_jax.studies.worker import CONFIGURABLES, STOPPED_BY_INPUT
 from scaling_jax.training import checkpoints
@@ -168,9 +168,13 @@ def find_model(given: str, out: Path) -> Model:
         read_base(path)
         return Model(given, "ours", path.absolute())
     name = path.resolve().name or given
-    if (path / "config.json").is_file() or (path.is_dir() and t5x_checkpoints.is_checkpoint(path)):
+    if (path / "config.json").is_file() or (path.is_dir() and t5x_arrays.is_checkpoint(path)):
         return Model(given, "foreign", (out / "base" / name).absolute())
     if path.is_dir():
+        if steps := sources.inside(path):
+            raise InputError(
+                f"{given} is a folder of T5X checkpoints: name one of them, the newest is {steps[-1]}"
+            )
         raise InputError(
             f"{given}: no model: a checkpoint of ours (about.json), a Hugging Face folder (config.json) or a "
             "T5X checkpoint_STEP is needed"

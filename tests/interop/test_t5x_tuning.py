@@ -15,10 +15,13 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import traverse_util
 
+from scaling_jax.cli.main import main
 from scaling_jax.errors import InputError
 from scaling_jax.models.config import ModelConfig
 from scaling_jax.models.model import arguments, model_of
 from scaling_jax.training import checkpoints
+from scaling_jax.training.bases import load_base, load_tuned
+from scaling_jax.training.mesh import Layout
 from scaling_jax.tuning.bitfit import BitFit
 from scaling_jax.tuning.full import Full
 from scaling_jax.tuning.ia3 import IA3
@@ -29,8 +32,10 @@ from tests.models import tiny
 
 pytest.importorskip("t5x", reason="T5X is not installed (it is on no package registry)")
 
+import gin  # noqa: E402
 import seqio  # noqa: E402
 from t5x import adafactor, decoding, optimizers, partitioning, trainer, utils  # noqa: E402
+from t5x import checkpoints as t5x_checkpoints  # noqa: E402
 
 from scaling_jax.interop import t5x_tuning  # noqa: E402
 
@@ -59,8 +64,9 @@ def bases(tmp_path_factory):
     """Our checkpoints of random weights, by architecture."""
     folder = tmp_path_factory.mktemp("bases")
     for name in ARCHITECTURES:
+        params = cases.parameters(name)
         about = {"kind": "pretrained", "model": dataclasses.asdict(cases.CASES[name]), "start_id": None}
-        checkpoints.save(folder / name, cases.parameters(name), about)
+        checkpoints.save(folder / name, params, about | {"hash": checkpoints.tree_hash(params)})
     return folder
 
 
@@ -242,6 +248,111 @@ def test_first_token_of_a_checkpoint(bases, tmp_path):
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+@pytest.fixture
+def gin_is_free():
+    gin.clear_config()
+    yield
+    gin.clear_config()
+
+
+def saved_run(made, state, folder, write):
+    """The state as a checkpoint of T5X's train.py, or of T5X's own older writer."""
+    if write == "t5x":
+        checkpointer = t5x_checkpoints.Checkpointer(jax.eval_shape(lambda: state), partitioner(), str(folder))
+        checkpointer.save(state)
+        return
+    manager = utils.create_orbax_checkpoint_manager(
+        save_cfg=utils.SaveCheckpointConfig(save_dataset=False),
+        train_state=jax.eval_shape(lambda: state),
+        partitioner=partitioner(),
+        model_dir=str(folder),
+    )
+    manager.save(state)
+    manager.wait_until_finished()
+
+
+@pytest.mark.parametrize("write", ["orbax", "t5x"])
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
+def test_what_was_trained_is_a_checkpoint_of_ours(bases, tmp_path, gin_is_free, method, write):
+    made = model(bases, "own_decoder", method)
+    state = moved(begin(made))
+    saved_run(made, state, tmp_path, write)
+    name = type(method).__name__.lower()
+    asked = ["convert", str(tmp_path / "checkpoint_0"), str(tmp_path / "ours"), "--method", name]
+    settings = [f"--gin.{name}.{key}={value!r}" for key, value in dataclasses.asdict(method).items()]
+    assert main([*asked, "--base", str(bases / "own_decoder"), *settings]) == 0
+    found = load_tuned(tmp_path / "ours", Layout())
+    tuned, base = parts(state)
+    assert found.program.method == method
+    jax.tree.map(np.testing.assert_array_equal, found.tuned, tuned)
+    jax.tree.map(np.testing.assert_array_equal, found.base, base)
+
+
+def test_a_run_that_began_at_random_is_a_checkpoint_of_ours(tmp_path, gin_is_free):
+    size = ROOT / "gin_configs/models/cpu_ladder.gin"
+    gin.parse_config_file(str(size))
+    made = t5x_tuning.DecoderModel(Full(), VOCABULARY, optimizers.sgd(RATE), size="ladder_25k")
+    state = begin(made, utils.TrainStateInitializer)
+    saved_run(made, state, tmp_path, "orbax")
+    asked = ["convert", str(tmp_path / "checkpoint_0"), str(tmp_path / "ours"), "--size", "ladder_25k"]
+    assert main([*asked, "--gin_file", str(size)]) == 0
+    config, params, _ = load_base(tmp_path / "ours", Layout())
+    assert config == made.config
+    jax.tree.map(np.testing.assert_array_equal, params, parts(state)[0])
+
+
+def test_runs_that_do_not_fit_what_is_named(bases, tmp_path, gin_is_free, capsys):
+    made = model(bases, "own_decoder", LoRA(rank=2))
+    saved_run(made, begin(made), tmp_path, "orbax")
+    other = jax.tree.map(np.array, cases.parameters("own_decoder"))
+    other["embedding"]["table"][0, 0] += 1
+    checkpoints.save(tmp_path / "other", other, checkpoints.about(bases / "own_decoder"))
+
+    def refused(says, *flags, folder="checkpoint_0"):
+        assert main(["convert", str(tmp_path / folder), str(tmp_path / "out"), *flags]) == 2
+        assert re.search(says, capsys.readouterr().err)
+        assert not (tmp_path / "out").exists()
+
+    tuned = ("--method", "lora", "--base", str(bases / "own_decoder"))
+    at_rank = "--gin.lora.rank=2"
+    refused(r"what method 'lora' on .* has: misshapen: .*lora_a \[3, 24, 2\] for \[3, 24, 4\]", *tuned)
+    of_another = (*tuned[:3], str(bases / "t5_gated"), at_rank)
+    refused("method 'lora' on .* has: missing: .*decoder.*extra", *of_another)
+    refused(
+        r"not tuned from .*other: its frozen base has other values \(embedding.table\)",
+        *(*tuned[:3], str(tmp_path / "other"), at_rank),
+    )
+    refused("no tuning method 'lara'; did you mean 'lora'", "--method", "lara", *tuned[2:])
+    refused("--method needs --base", *tuned[:2])
+    refused("add --method NAME or --size NAME", at_rank)
+    refused("takes a checkpoint of ours", *tuned, "--to", "adapter")
+    refused("has a frozen base .*--base, and --method", "--size", "ladder_25k")
+    refused("no T5X checkpoint: name a checkpoint_STEP", *tuned, folder="checkpoint_1")
+
+
+@pytest.mark.parametrize("method", [LoRA(rank=2), BitFit()], ids=lambda method: type(method).__name__)
+def test_starts_from_a_tuned_checkpoint(bases, tmp_path, method):
+    start = moved(begin(model(bases, "own_decoder", method)))
+    tuned, base = parts(start)
+    about = checkpoints.about(bases / "own_decoder")
+    about |= {"hash": checkpoints.tree_hash(base), "vocabulary_sha256": None}
+    checkpoints.save(tmp_path / "base", base, about)
+    recorded = {"name": type(method).__name__.lower(), **dataclasses.asdict(method)}
+    below = {"path": str(tmp_path / "base"), "hash": about["hash"], "pretrain_tokens": None}
+    checkpoints.save(tmp_path / "tuned", tuned, about | {"kind": "tuned", "method": recorded, "base": below})
+    made = model(bases, "own_decoder", LoRA(rank=1), checkpoint=str(tmp_path / "tuned"))
+    config, params, _ = load_base(tmp_path / "tuned", Layout())
+    assert made.config == config
+    _, found = parts(begin(made))
+    jax.tree.map(np.testing.assert_array_equal, found, params)
+    wanted = nats("own_decoder", method, tuned, base)
+    _, batch = batches("own_decoder")
+    scores = jax.jit(made.score_batch)(
+        batch=batch, params=begin(made).params, flax_mutables={"base": found}
+    )
+    np.testing.assert_allclose(-scores, wanted, rtol=2e-5)
+
+
 def test_what_is_refused(bases, tmp_path):
     def refused(says, *args, **settings):
         with pytest.raises(InputError, match=says):
@@ -252,8 +363,8 @@ def test_what_is_refused(bases, tmp_path):
     refused("use t5x_tuning.DecoderModel", "t5_gated", Full(), checkpoint=str(bases / "own_decoder"))
     refused("no checkpoint", "own_decoder", Full(), checkpoint=str(tmp_path))
     refused(r"lora.targets: 'qeury' matches no projection", "own_decoder", LoRA(targets=("qeury",)))
-    checkpoints.save(tmp_path / "tuned", {"array": np.zeros(2)}, {"kind": "tuned"})
-    refused("a pretrained one is needed", "own_decoder", Full(), checkpoint=str(tmp_path / "tuned"))
+    checkpoints.save(tmp_path / "kept", {"array": np.zeros(2)}, {"kind": "resume"})
+    refused("a pretrained or tuned one is needed", "own_decoder", Full(), checkpoint=str(tmp_path / "kept"))
     made = model(bases, "own_decoder", LoRA())
     state = begin(made, utils.TrainStateInitializer)
     _, batch = batches("own_decoder")
@@ -309,7 +420,8 @@ def test_train_py_tunes_and_goes_on_over_two_devices(tmp_path):
     assert {"reversed_words.py", "words.gin", "full.gin", "lora.gin"} == write_what_the_docs_show(tmp_path)
     config = ModelConfig("base", 2, 2, 16, 32, 96, 260)
     params = tiny.parameters(config)
-    checkpoints.save(tmp_path / "base", params, {"kind": "pretrained", "model": dataclasses.asdict(config)})
+    about = {"kind": "pretrained", "model": dataclasses.asdict(config), "hash": checkpoints.tree_hash(params)}
+    checkpoints.save(tmp_path / "base", params, about)
     bindings = ("BASE='base'", "utils.SaveCheckpointConfig.period=20", "train.eval_period=20")
     losses = train_by_t5x(tmp_path, "lora.gin", 20, *bindings, "train.stats_period=10")
     again = train_by_t5x(tmp_path, "lora.gin", 40, *bindings, "train.stats_period=10", devices=2)
@@ -326,6 +438,11 @@ def test_train_py_tunes_and_goes_on_over_two_devices(tmp_path):
     assert {path[-1] for path in tuned} == {"lora_a", "lora_b"}
     (results,) = (tmp_path / "run").rglob("reversed_words-metrics.jsonl")
     assert "percent_right" in results.read_text()
+    asked = ["convert", str(tmp_path / "run/checkpoint_40"), str(tmp_path / "ours"), "--method", "lora"]
+    assert main([*asked, "--base", str(tmp_path / "base"), "--gin.lora.rank=8"]) == 0
+    found = load_tuned(tmp_path / "ours", Layout())
+    assert found.about["step"] == 40
+    jax.tree.map(np.testing.assert_array_equal, found.tuned, states[2]["target"])
 
 
 @pytest.mark.slow
