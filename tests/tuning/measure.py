@@ -36,14 +36,21 @@ METHODS = {
     "bitfit": BitFit(targets=("attention", "up"), layers=(0,)),
     "prompt": Prompt(length=3),
 }
+# Where there are two stacks, a prompt before each.
+BOTH_STACKS = Prompt(length=3, stacks=("encoder", "decoder"))
 STEPS, ROWS, LENGTH = 3, 8, 6
 OPTIMIZER = Optimizer("adamw")
 RATES = {"full": 0.01, "lora": 0.1, "ia3": 0.1, "bitfit": 0.1, "prompt": 0.3}
 
 
+def method_of(config, name):
+    """The method of that name for this model."""
+    return BOTH_STACKS if name == "prompt" and config.encoder_layers else METHODS[name]
+
+
 def trained(config, name, layout):
     """(program, state, frozen, facts) after STEPS steps of a method."""
-    program = Program(config, METHODS[name], OPTIMIZER, layout)
+    program = Program(config, method_of(config, name), OPTIMIZER, layout)
     base = jax.device_put(tiny.parameters(config), program.shardings["params"])
     state, frozen = program.start(base, 0)
     began = jax.tree.map(np.array, state.tuned)
@@ -83,8 +90,9 @@ def measured(config, name, folder):
     found["counted"] = program.trained_parameters()
     found["optimizer"] = counts.size(state.optimizer)
     try:
-        merged = METHODS[name].merge(state.tuned, frozen)
-        plain = Program(METHODS[name].merged_model(config), Full(), OPTIMIZER, Layout())
+        method = program.method
+        merged = method.merge(state.tuned, frozen)
+        plain = Program(method.merged_model(config), Full(), OPTIMIZER, Layout())
         found["merged_nats"] = nats(plain, merged, {})
         shapes = jax.tree.map(np.shape, counts.abstract_parameters(plain.model))
         found["merged_shapes_agree"] = jax.tree.map(np.shape, merged) == shapes

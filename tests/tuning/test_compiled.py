@@ -28,7 +28,22 @@ from scaling_jax.tuning.prompt import Prompt
 
 # No two sides that could be taken for one another, nor for rows, positions or their product.
 MODEL = ModelConfig("wide", 2, 6, 64, 512, 1536, 1000, unroll=2)
-ROWS, LENGTH, PROMPT = 4, 120, 24
+LLAMA = dataclasses.replace(
+    MODEL, name="wide_llama", key_value_heads=2, activation="silu", embedding_scale="none", output="untied"
+)
+T5 = dataclasses.replace(
+    MODEL,
+    name="wide_t5",
+    layers=1,
+    encoder_layers=1,
+    positions="relative",
+    attention_scale="none",
+    embedding_scale="none",
+    output="untied",
+    unroll=1,
+)
+OTHERS = {"llama": LLAMA, "t5": T5}
+ROWS, LENGTH, ENCODER_LENGTH, PROMPT = 4, 120, 136, 24
 METHODS = {
     "full": Full(),
     "lora": LoRA(rank=4),
@@ -41,9 +56,9 @@ ADAPTED = ("lora", "ia3", "bitfit")
 
 
 @functools.cache
-def compiled(name, remat="none", base_dtype="float32", unroll=2):
+def compiled(name, remat="none", base_dtype="float32", unroll=2, model=MODEL):
     """One step of a method."""
-    model = dataclasses.replace(MODEL, remat=remat, unroll=unroll, logits_chunk=LENGTH)
+    model = dataclasses.replace(model, remat=remat, unroll=unroll, logits_chunk=LENGTH)
     program = Program(model, METHODS[name], Optimizer("adamw"), Layout())
     base = stored_as(counts.abstract_parameters(model), base_dtype)
     tokens = jax.ShapeDtypeStruct((1, ROWS, LENGTH), jnp.int32)
@@ -52,12 +67,16 @@ def compiled(name, remat="none", base_dtype="float32", unroll=2):
         "targets": tokens,
         "weights": jax.ShapeDtypeStruct(tokens.shape, jnp.float32),
     }
+    if model.encoder_layers:
+        read = (1, ROWS, ENCODER_LENGTH)
+        batches["encoder_inputs"] = jax.ShapeDtypeStruct(read, jnp.int32)
+        batches["encoder_mask"] = jax.ShapeDtypeStruct(read, jnp.bool_)
     # Machine code is not what is looked at.
     return program.lower_train(base, batches).compile({"xla_backend_optimization_level": 0})
 
 
-def flops(name, remat="none"):
-    return compiled(name, remat).cost_analysis()["flops"]
+def flops(name, remat="none", **model):
+    return compiled(name, remat, **model).cost_analysis()["flops"]
 
 
 def products(program):
@@ -66,9 +85,9 @@ def products(program):
     return {tuple(sorted(int(side) for side in shape.split(",") if side != "1")) for shape in shapes}
 
 
-def gradients_of_matrices():
+def gradients_of_matrices(model=MODEL):
     """Shapes of the gradients of every matrix of the base, sides sorted."""
-    flat = jax.tree_util.tree_leaves_with_path(counts.abstract_parameters(MODEL))
+    flat = jax.tree_util.tree_leaves_with_path(counts.abstract_parameters(model))
     return {tuple(sorted(leaf.shape[-2:])) for path, leaf in flat if path[-1].key in ("kernel", "table")}
 
 
@@ -92,6 +111,20 @@ def test_no_product_gives_a_frozen_matrix_gradient(name):
 def test_operations_of_a_step(name, remat, most):
     share = flops(name, remat) / flops("full", remat)
     assert 0.6 < share <= most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", OTHERS)
+@pytest.mark.parametrize("name", ADAPTED)
+def test_other_architectures_save_as_much(family, name):
+    """Shared key-value heads, and two stacks with attention between them."""
+    model = OTHERS[family]
+    own, full = (compiled(one, unroll=model.unroll, model=model) for one in (name, "full"))
+    wanted = gradients_of_matrices(model) - {(6, 32)}  # distances: a table that no product gives
+    assert products(full) >= wanted and not products(own) & wanted
+    assert 0.6 < own.cost_analysis()["flops"] / full.cost_analysis()["flops"] <= 0.75
+    own, full = (compiled(one, "full", unroll=model.unroll, model=model) for one in (name, "full"))
+    assert 0.6 < own.cost_analysis()["flops"] / full.cost_analysis()["flops"] <= 0.80
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from tests.tuning.architectures import ARCHITECTURES
 
 PAIRS = [f"{architecture}/{name}" for architecture in ARCHITECTURES for name in measure.METHODS]
 # Every pair costs seconds of compilation; these, on so many devices, have the parts of all the others.
-FAST = {1: {"decoder/ia3", "t5/lora", "t5/bitfit", "t5/prompt"}, 8: {"t5/lora"}}
+FAST = {1: {"decoder/ia3", "llama/full", "t5/lora", "t5/bitfit", "t5/prompt"}, 8: {"t5/lora"}}
 TOLERANCE = 1e-5  # relative, float32: sums in another order
 
 
