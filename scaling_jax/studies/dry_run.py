@@ -23,6 +23,7 @@ from scaling_jax.studies.jobs import Job, Models, evaluation_tokens, make_jobs
 from scaling_jax.studies.plan import Study, recipe
 from scaling_jax.studies.runner import jobs_of
 from scaling_jax.training.finetune import settings_for
+from scaling_jax.tuning.full import Full
 from scaling_jax.tuning.method import named_method
 
 # Share of a dense NumPy product's speed that small training steps reached on CPU (docs/performance.md).
@@ -54,6 +55,7 @@ def describe(study: Study, folder: Path) -> str:
     lines += ["", *_models(points, jobs, models)]
     lines += ["", *_pretraining(study, jobs, points, models, sizes)]
     lines += ["", *_finetuning(points, models, sizes), memory.FORMULA]
+    lines += _checkpoints(jobs, points, models)
     lines += ["", *_evaluations(study, folder, jobs, sizes)]
     lines += _times(jobs)
     if study.hold_out:
@@ -131,6 +133,29 @@ def _finetuning(points: Sequence[Point], models: Models, sizes: Sizes) -> list[s
     return lines
 
 
+def _checkpoints(jobs: Sequence[Job], points: Sequence[Point], models: Models) -> list[str]:
+    """What of the study stays on disk as checkpoints."""
+    by_model = {point.model: point for point in points if not point.base}
+    pretrained = sum(
+        len(job.details["levels"]) * memory.checkpoint_bytes(models.of(by_model[job.details["model"]]), Full())
+        for job in jobs
+        if job.kind == "pretraining" and job.details["model"] in by_model
+    )
+    sizes: dict[tuple, int] = {}
+    tuned = 0
+    for point in points:
+        if settings_for(point.method).keep_checkpoint == "best":
+            key = (point.method, point.tuning_size, point.model, point.base)
+            if key not in sizes:
+                method = named_method(point.method, point.tuning_size)
+                sizes[key] = memory.checkpoint_bytes(models.of(point), method)
+            tuned += sizes[key]
+    return [
+        f"checkpoints: {_gib(pretrained)} of pretrained models, {_gib(tuned)} of tuned ones "
+        "(FinetuneSettings.keep_checkpoint = 'none' keeps none of these)"
+    ]
+
+
 def _evaluations(study: Study, folder: Path, jobs: Sequence[Job], sizes: Sizes) -> list[str]:
     lines = []
     stores = study.store_paths(folder)
@@ -197,7 +222,8 @@ def _times_of(count: int, noun: str) -> str:
 
 
 def _gib(size: float) -> str:
-    return f"roughly {size / 2**30:.3g} GiB"
+    unit, name = (2**40, "TiB") if size >= 2**40 else (2**30, "GiB")
+    return f"roughly {size / unit:.3g} {name}"
 
 
 def _count(jobs: Sequence[Job], kind: str) -> int:

@@ -1,4 +1,5 @@
-"""Rough memory of a job: what is kept between steps exactly, what lives in a step by a stated formula."""
+"""Rough memory of a job, what is kept between steps exactly, what lives in a step by a stated formula; and the
+size of its checkpoint."""
 
 from typing import Any
 
@@ -20,6 +21,12 @@ FORMULA = (
 _BYTES = {"float32": 4, "bfloat16": 2}
 
 
+def checkpoint_bytes(model: ModelConfig, method: TuningMethod) -> int:
+    """Bytes of a checkpoint: what the method trains, in float32."""
+    variables = nn.unbox(counts.abstract_variables(model, method))
+    return _bytes(_trained(method, variables))
+
+
 def job_bytes(
     model: ModelConfig,
     method: TuningMethod,
@@ -37,8 +44,7 @@ def job_bytes(
         base_dtype: of a frozen base's matrices.
     """
     variables = nn.unbox(counts.abstract_variables(model, method))
-    base = variables["params"]
-    tuned = base if method.trains_base else jax.eval_shape(method.kept, variables["tuned"])
+    base, tuned = variables["params"], _trained(method, variables)
     state = jax.eval_shape(optimizer.transformation().init, tuned)
     frozen = 0 if method.trains_base else counts.size(base) * _BYTES[base_dtype]
     return frozen + 2 * _bytes(tuned) + _bytes(state) + activation_bytes(model, batch_tokens)
@@ -47,6 +53,10 @@ def job_bytes(
 def pretraining_bytes(model: ModelConfig, optimizer: Optimizer, batch_tokens: float) -> float:
     """Bytes of a pretraining job: all parameters are trained."""
     return job_bytes(model, Full(), optimizer, batch_tokens)
+
+
+def _trained(method: TuningMethod, variables: Any) -> Any:
+    return variables["params"] if method.trains_base else jax.eval_shape(method.kept, variables["tuned"])
 
 
 def _bytes(tree: Any) -> int:

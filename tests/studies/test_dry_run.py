@@ -1,5 +1,7 @@
 """Plans of studies printed without data: those of the papers, assumptions, bindings that nothing reads."""
 
+import re
+
 import gin
 import jax
 import pytest
@@ -68,6 +70,9 @@ def test_the_small_study_of_mixtures(tmp_path):
 def test_zhang2024(tmp_path, name):
     text = plan(tmp_path, name)
     assert "decoder_16b" in text and "lora of 128" in text and "prompt of 600" in text
+    kept = re.search(r"checkpoints: roughly (\S+) GiB of pretrained models, roughly (\S+) GiB of tuned", text)
+    # Models of 1 to 16B in float32, and of tuned ones only what LoRA and prompts train.
+    assert float(kept[1]) > 4 * 31e9 / 2**30 and float(kept[2]) < 50
     assert "models before they are tuned" in text
 
 
