@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scaling_jax.errors import InputError
-from scaling_jax.tasks import json_records, pairs, published, registry, text_files, tfds_data
+from scaling_jax.tasks import json_records, languages, pairs, published, registry, text_files, tfds_data
 from scaling_jax.tasks.pairs import PairFiles
 from scaling_jax.tasks.registry import PAIRS, DataSet, TextSource, text_task
 
@@ -52,7 +52,7 @@ def _register(code: str) -> None:
         return pairs.pair_source(name, given, {}, prompt, {"folder": None, "data_dir": None}, language)
 
     task.__name__ = task.__qualname__ = name
-    summary = f"MLSUM: summary of news in {published.LANGUAGES[language]}"
+    summary = f"MLSUM: summary of news in {languages.language(name, language).name}"
     text_task(version=1, features=PAIRS, summary=summary, data=data, scores=("rouge",))(task)
 
 

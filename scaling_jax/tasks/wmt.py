@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from scaling_jax.errors import InputError
-from scaling_jax.tasks import pairs, published, text_files, tfds_data, wmt_sets
+from scaling_jax.tasks import languages, pairs, published, text_files, tfds_data, wmt_sets
 from scaling_jax.tasks.pairs import PairFiles
 from scaling_jax.tasks.registry import PAIRS, DataSet, TextSource, text_task
 
@@ -138,7 +138,7 @@ def _register(year: _Year, pair: tuple[str, str]) -> None:
         return pairs.pair_source(name, given, {"dev": 0, "test": 0}, prompt, settings, pair[1])
 
     task.__name__ = task.__qualname__ = name
-    summary = " to ".join(published.LANGUAGES[code] for code in pair)
+    summary = " to ".join(languages.language(name, code).name for code in pair)
     register = text_task(
         version=1, features=PAIRS, summary=f"WMT {year.year}: {summary}", data=data, scores=("bleu", "chrf")
     )

@@ -9,7 +9,7 @@ import pytest
 from scaling_jax import configuration
 from scaling_jax.data.store import open_store
 from scaling_jax.tasks import prepare, registry
-from scaling_jax.tasks.flores200 import CODES
+from scaling_jax.tasks.languages import FLORES as CODES
 
 ROOT = Path(__file__).parents[2]
 WORDS = {

@@ -9,8 +9,8 @@ Accepted, in Chinese or English, with half- or full-width digits and signs, bold
 The last row states its scale and is brought to 0 to 1. Refused, since any number would be a guess: `8分` (of
 how many?), a range (`0.6-0.8`), a sum, a value outside 0 to 1, `0,8`, `1e-1`, `0.8/10` (0.8 or 0.08?), an
 answer that gives two different scores, and one that speaks of another scale than 0 to 1 in words that are not
-those of the last row (`Score: 1 on a scale of 1-10`, `得分：1，总分10`, `1 star`): what is best on one scale is
-worst on another. What is refused is not a score of 0: the caller keeps the answer and leaves it out of the
+those of the last row (`Score: 1 on a scale of 1-10`, `得分：1，总分10`, `1 star`): what is best on one scale
+is worst on another. What is refused is not a score of 0: the caller keeps the answer and leaves it out of the
 average.
 """
 

@@ -1,7 +1,7 @@
 """Scales that an answer of a judge speaks of: `on a scale of 1 to 10`, `满分5分`, `十分制`, `5 = best`.
 
-They are looked for to refuse a score, never to convert one: a scale that is found too often costs a judgement,
-one that is missed turns the worst answer into the best.
+They are looked for to refuse a score, never to convert one: a scale that is found too often costs a
+judgement, one that is missed turns the worst answer into the best.
 """
 
 import re

@@ -131,9 +131,10 @@ On a scale of one to ten, score: 1
 """
 
 
-@pytest.mark.parametrize(
-    "answer", [*OTHER_SCALES.strip().split("\n"), '{"score": 1,\n "max_score": 5}', "得分：1\n（满分为10分）"]
-)
+ON_TWO_LINES = ('{"score": 1,\n "max_score": 5}', "得分：1\n（满分为10分）")
+
+
+@pytest.mark.parametrize("answer", [*OTHER_SCALES.strip().split("\n"), *ON_TWO_LINES])
 def test_another_scale_in_words_is_not_guessed_at(answer):
     parsed = parse_score(answer)
     assert parsed.score is None and "speaks of another scale" in parsed.reason
@@ -196,7 +197,10 @@ def test_refused(answer, reason):
     assert parsed.score is None and reason in parsed.reason
 
 
-@pytest.mark.parametrize("filling", [" ", "*", "得分", "得分:", "0.", "\n", "score is ", "得分 \n", "1 of ", "满分 ", "最高"])
+LONG = [" ", "*", "得分", "得分:", "0.", "\n", "score is ", "得分 \n", "1 of ", "满分 ", "最高"]
+
+
+@pytest.mark.parametrize("filling", LONG)
 def test_long_garbage_is_read_quickly(filling):
     began = time.monotonic()
     parse_score("得分" + filling * (4000 // len(filling)))
