@@ -94,12 +94,13 @@ _PARTS = ("mlsum_de", "mlsum_es", "mlsum_fr", "cnn_dailymail")
     ),
     scores=("rouge",),
 )
-def mlsum(parts: Sequence[str] = _PARTS) -> TextSource:
+def mlsum(parts: str | Sequence[str] = _PARTS) -> TextSource:
     """The parts end to end; each is a task with settings of its own (`mlsum_de.folder`).
 
     Args:
-        parts: names of tasks with inputs and targets.
+        parts: names of tasks with inputs and targets, or one.
     """
+    parts = registry.as_names(parts)
     if not parts:
         raise InputError("mlsum.parts is empty: name tasks such as 'mlsum_de'")
     found = [registry.find(part) for part in parts]

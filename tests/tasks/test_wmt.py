@@ -196,6 +196,9 @@ def test_sets_under_wmts_own_file_names(tmp_path):
         segments = [f'<seg id="{number}"> {line} </seg>' for number, line in enumerate(SENTENCES[language])]
         _lines(raw / f"newstest2020-ende-{side}.{language}.sgm", ["<refset>", *segments, "</refset>"])
     source = _source("wmt14_en_de", folder=str(raw), corpora=["own.{lang}"], test_sets=["wmt20"])
+    texts = _source("wmt14_en_de", folder=str(raw), corpora="own.{lang}", dev_sets="wmt13", test_sets="wmt20")
+    for split in ("train", "dev", "test"):
+        assert _rows(texts, split) == _rows(source, split), "a text alone is a list of one"
     assert _rows(source, "dev") == _rows(source, "test") == _rows(source, "train")
     _lines(raw / "newstest2020-ende-ref.de.sgm", ['<seg id="1">Eins.</seg>'])
     with pytest.raises(InputError, match=r"src.en.sgm has 3 segments and .*ref.de.sgm has 1"):
