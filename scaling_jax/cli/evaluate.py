@@ -56,7 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shots", type=int, default=0, metavar="N", help="solved examples before each input")
     for name, kind, text in _DECODING:
         parser.add_argument(f"--{name}", type=kind, help=text)
-    parser.add_argument("--out", metavar="DIR", help="keep answers, scores and what a score writes here; later scores are added")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="keep answers, scores and what a score writes here; later scores of the same answers are added",
+    )
     parser.add_argument("--answers", metavar="FILE", help="score these answers (JSONL), without a model")
     parser.add_argument(
         "--hypotheses", metavar="FILE", help="score these lines of text, or what infer wrote"

@@ -40,7 +40,9 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--base", metavar="DIR", help="where the base of a tuned checkpoint is now, if it moved"
     )
-    parser.add_argument("--input", default="-", metavar="FILE", help="text or JSONL, .gz too; - is standard input")
+    parser.add_argument(
+        "--input", default="-", metavar="FILE", help="text or JSONL, .gz too; - is standard input"
+    )
     parser.add_argument("--out", metavar="FILE", help="JSONL, a new file; standard output by default")
     parser.add_argument("--cut", action="store_true", help="cut inputs that are longer than the store's")
     choice = parser.add_argument_group("how tokens are chosen")

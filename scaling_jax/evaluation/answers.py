@@ -84,8 +84,8 @@ def read_lines(hypotheses: Path, references: Sequence[Path], language: str = "")
     """Answers from text files, one a line; every reference file has one line for each hypothesis.
 
     A file of hypotheses that ends in .jsonl, or whose first line is a JSON object with `output` or
-    `hypothesis`, is what `infer` writes: `output` and `inputs` are read. An empty line of the first reference file is an empty reference; in further files it means that there is
-    no further reference.
+    `hypothesis`, is what `infer` writes: `output` and `inputs` are read. An empty line of the first reference
+    file is an empty reference; in further files it means that there is no further reference.
 
     Raises:
         InputError: no such file, an empty file of hypotheses, no reference file, or one with another number

@@ -27,6 +27,6 @@ def are_beyond(program: Program, longest: int | None, prompt: np.ndarray, made: 
 def said(count: int, total: int, longest: int) -> str:
     """The note of so many answers of so many."""
     return (
-        f"{count:,} of {total:,} answers took prompt and text beyond the {longest:,} positions that the model "
-        "was made for"
+        f"{count:,} of {total:,} answers took prompt and text beyond the {longest:,} positions that the "
+        "model was made for"
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 from scaling_jax.errors import InputError, did_you_mean
 from scaling_jax.tasks import text_files
 
-# Characters of a cell; csv's own 131,072 are fewer than some documents have. Where a quote is never closed, no
-# more than this is held in memory.
+# Characters of a cell; csv's own 131,072 are fewer than some documents have. Where a quote is never closed,
+# no more than this is held in memory.
 csv.field_size_limit(1 << 24)
 
 
@@ -16,7 +16,8 @@ def rows(path: Path, *columns: str) -> Iterator[tuple[str, ...]]:
     """These columns of every row; a file may have more of them.
 
     Raises:
-        InputError: no such column, two of one name, a row that is longer or shorter than the header, or no CSV.
+        InputError: no such column, two of one name, a row that is longer or shorter than the header, or no
+            CSV.
     """
     reader = csv.reader((f"{line}\n" for line in text_files.lines(path)), strict=True)
     try:
