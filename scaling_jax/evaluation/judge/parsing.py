@@ -37,7 +37,7 @@ _OUT_OF = rf"(?:/|{_OF}|[(,，]?{_SPACE}*{_FULL}){_SPACE}*(?P<of>\d+(?:\.\d+)?)(
 _SCALE = rf"{_UNIT}(?:{_DRESS}(?:{_OUT_OF}|(?P<percent>%|per{_SPACE}?cent\b)))?+"
 # What may not stand behind: further digits, an exponent, a decimal comma, a range, a choice, a sum, a unit of
 # another kind, a number of a list ("Score 1: ..."), a scale that was not read above.
-_JOINED = r"[-–—~+*×÷=±≈<>、]|->|→|到至|到|至|或|和|加|减|to|or|and|plus|minus|on|in|over|from"
+_JOINED = r"[-–—~+*×÷=±≈<>、]|->|→|到至|到|至|或|和|加|减|to|or|and|plus|minus|on|in|over|per|from|\\"
 _END = (
     rf"(?![\d%‰成折级星颗档★⭐☆]|\.\d|,\d|{_SPACE}*(?:{_JOINED}){_SPACE}*\.?\d|{_SPACE}*:"
     rf"|[\])}}】」”’\"'*_` ]*:{_SPACE}*\.?\d|{_UNIT}{_SPACE}*+[(,，]?{_SPACE}*+(?:out{_SPACE}+)?of\b"

@@ -25,7 +25,7 @@ _STRONG = (
     rf"range{_LINK}{_NUMBER}{_TO}{_TOP}",
     rf"scale[^\n.]{{0,40}}?(?:to|-|–|到|至)\s{{0,3}}{_TOP}",
     rf"{_UP_TO}[\s-]{{0,3}}(?:points?|stars?|marks?|level)?[\s-]{{0,3}}scale",
-    rf"{_TOP}\s{{0,3}}分?制",
+    rf"{_TOP}\s{{0,3}}[分级点]?(?:制|量表)",
     rf"满分{_LINK}{_TOP}",
     rf"{_TOP}\s{{0,3}}分(?:为|是)?满分",
     rf"(?:max(?:imum)?|full|total|highest|top|possible|best)[\s_-]{{1,3}}{_MARKS}{_LINK}{_TOP}",
@@ -35,14 +35,16 @@ _STRONG = (
 _WEAK = (
     rf"(?<!\d)(?<!\d\s)out[\s_]of{_LINK}{_TOP}",
     rf"(?:总共|共计?){_LINK}{_TOP}\s{{0,3}}分",
-    rf"(?:总分|最高分?|上限|分值|范围){_LINK}{_UP_TO}",
+    rf"(?:总[分计]|合计|全部|最高分?|上限|分值|范围){_LINK}{_UP_TO}",
     rf"(?<![a-z])(?:max(?:imum)?|total|highest|best|limit|top){_LINK}{_TOP}",
-    rf"{_TOP}\s{{0,3}}分?\s{{0,3}}{_BEST}(?![a-z])",
-    rf"[(\[【]\s{{0,3}}{_NUMBER}\s{{0,3}}分?(?:{_TO}|,\s?){_TOP}\s{{0,3}}分?\s{{0,3}}[)\]】]",
+    rf"{_TOP}\s{{0,3}}分?\s{{0,3}}(?:the\s)?{_BEST}(?![a-z])",
+    rf"[(\[【][^()\d]{{0,20}}{_NUMBER}\s{{0,3}}分?(?:{_TO}|,\s?){_TOP}\s{{0,3}}分?\s{{0,3}}[)\]】]",
     rf"(?<![\d.])(?:0|1)\s{{0,3}}分?{_TO}{_TOP}\s{{0,3}}(?:分|points?|stars?|marks?|scale)",
 )
 _STRONG_FOUND = [re.compile(one, re.IGNORECASE) for one in _STRONG]
 _WEAK_FOUND = [re.compile(one, re.IGNORECASE) for one in _WEAK]
+# 1..10 and 1…10
+_DOTS = re.compile(r"(?<=\d)\s?(?:\.{2,3}|…)\s?(?=\d)")
 # Beside the number: what is lowest is no 1.
 _LOWEST = re.compile(
     r"\W{0,3}(?:(?:the|is|which|it|这|是|即|为)\W*)*(?:lowest|worst|minimum|最低|最差)", re.IGNORECASE
@@ -61,6 +63,7 @@ def other_scale(text: str, span: tuple[int, int], top: float, number: float) -> 
     begin, end = text.rfind("\n", 0, span[0]) + 1, text.find("\n", span[1])
     line = text[begin : end if end >= 0 else len(text)]
     for patterns, where in ((_STRONG_FOUND, text), (_WEAK_FOUND, line)):
+        where = _DOTS.sub("-", where)
         for pattern in patterns:
             for found in pattern.finditer(where):
                 if _value(found["top"]) not in (1.0, top):

@@ -104,6 +104,12 @@ Score: 1 [0, 5]
 Score: 1 (max 5)
 Score: 1 (5 max)
 Score: 1; maximum: 5
+Score: 1 (scale: 1..10)
+Score: 1 (Likert 1-5)
+Score: 1 (with 10 the best possible)
+得分：1 （5分量表）
+得分：1（李克特5级量表）
+得分：1（总计10分）
 Score: 1 (1 = worst, 5 = best)
 Score: 1 - poor (5 would be excellent)
 Score: 1 (lowest)
@@ -173,6 +179,9 @@ def test_another_scale_in_words_is_not_guessed_at(answer):
         ("Score: 1 / five", "no score"),
         ("Score: 1, out of 5", "no score"),
         ("Score: 1 over 5", "no score"),
+        ("Score: 1 per 10", "no score"),
+        ("得分：1\\5", "no score"),
+        ("得分：1：5", "no score"),
         ("Score: 1 in 5", "no score"),
         ("Score (1-10): 1", "no score"),
         ("得分（满分10分）：1", "no score"),
