@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scaling_jax import configuration, files
+from scaling_jax import configuration
 from scaling_jax.errors import InputError
 from scaling_jax.evaluation.score import known_scores
 from scaling_jax.training import processes
@@ -56,10 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shots", type=int, default=0, metavar="N", help="solved examples before each input")
     for name, kind, text in _DECODING:
         parser.add_argument(f"--{name}", type=kind, help=text)
-    parser.add_argument("--out", metavar="DIR", help="keep answers, scores and what a score writes here")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="keep answers, scores and what a score writes here; later scores of the same answers are added",
+    )
     parser.add_argument("--answers", metavar="FILE", help="score these answers (JSONL), without a model")
     parser.add_argument(
-        "--hypotheses", metavar="FILE", help="score these lines of text, or what infer wrote (.jsonl)"
+        "--hypotheses", metavar="FILE", help="score these lines of text, or what infer wrote"
     )
     parser.add_argument(
         "--references", nargs="+", default=[], metavar="FILE", help="for --hypotheses; one or several files"
@@ -92,9 +96,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(arguments.out or temporary)
         evaluate = _of_checkpoint if arguments.checkpoint else _of_texts
-        found = evaluate(arguments, names, folder)
+        found, of = evaluate(arguments, names, folder)
         if arguments.out:
-            processes.on_first(lambda: str(files.write_json(folder / "evaluation.json", found)))
+            from scaling_jax.evaluation import evaluation_file
+
+            processes.on_first(lambda: str(evaluation_file.add(folder, found, of)))
     if not processes.is_first():
         return 0
     if arguments.json:
@@ -104,12 +110,16 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _of_checkpoint(arguments: argparse.Namespace, names: Sequence[str], folder: Path) -> dict[str, Any]:
+# What an evaluation found, and what it is of (see `evaluation_file`).
+_Found = tuple[dict[str, Any], dict[str, Any]]
+
+
+def _of_checkpoint(arguments: argparse.Namespace, names: Sequence[str], folder: Path) -> _Found:
     if not arguments.store:
         raise InputError("--store is missing: name the token store with the split")
     _parse(arguments, ["scaling_jax.studies.configurables"])
     from scaling_jax.data.store import open_store
-    from scaling_jax.evaluation import evaluations
+    from scaling_jax.evaluation import answers, evaluations
     from scaling_jax.evaluation.decoding import Decoding
     from scaling_jax.training.bases import load_checkpoint
     from scaling_jax.training.mesh import Layout
@@ -131,13 +141,24 @@ def _of_checkpoint(arguments: argparse.Namespace, names: Sequence[str], folder: 
     subject = evaluations.of_checkpoint(path, load_checkpoint(path, Layout(), base))
     found = evaluations.evaluate_answers(subject, arguments.store, evaluation, folder)
     perplexity = math.exp(found["loss"]) if found["loss"] is not None and found["loss"] < 700 else None
-    of_split = open_store(arguments.store).manifest["splits"][arguments.split]["examples"]
+    store = open_store(arguments.store)
+    of_split = store.manifest["splits"][arguments.split]["examples"]
     measured = min(arguments.examples or of_split, of_split)
     found |= {"perplexity": perplexity, "split": arguments.split, "loss_examples": measured}
-    return found | ({"answers": str(folder / "answers.jsonl")} if names and arguments.out else {})
+    of = {
+        "model": subject.identity,
+        "store": store.manifest_hash(),
+        "split": arguments.split,
+        "examples": arguments.examples,
+    }
+    if names and arguments.out:
+        found["answers"] = str(folder / "answers.jsonl")
+        if processes.is_first():
+            of["answers"] = answers.identity(answers.read(folder / "answers.jsonl"))
+    return found, of
 
 
-def _of_texts(arguments: argparse.Namespace, names: Sequence[str], folder: Path) -> dict[str, Any]:
+def _of_texts(arguments: argparse.Namespace, names: Sequence[str], folder: Path) -> _Found:
     if not names:
         raise InputError(f"--scores is missing: name some of {', '.join(known_scores())}")
     if arguments.answers and (arguments.references or arguments.language):
@@ -152,7 +173,8 @@ def _of_texts(arguments: argparse.Namespace, names: Sequence[str], folder: Path)
     else:
         references = [Path(path) for path in arguments.references]
         found = answers.read_lines(Path(arguments.hypotheses), references, arguments.language)
-    return score_answers(names, found, folder) | {"examples": len(found)}
+    scored = score_answers(names, found, folder) | {"examples": len(found)}
+    return scored, {"answers": answers.identity(found)}
 
 
 def _parse(arguments: argparse.Namespace, imports: Sequence[str]) -> None:

@@ -189,6 +189,26 @@ class TokenStore:
         """Hash of the manifest, which itself holds the hash of every other file."""
         return files.sha256(self.path / "manifest.json")
 
+    def check_sizes(self) -> None:
+        """Compares the size of every file with the recorded one; `verify` compares the bytes.
+
+        Raises:
+            InputError: naming the first file that is missing or has another size.
+        """
+        for entry in self._entries():
+            self._check_size(entry)
+        if self.vocabulary.path and not self.vocabulary.path.is_file():
+            raise InputError(f"{self.vocabulary.path} is missing: prepare the store again")
+
+    def _entries(self) -> Iterable[Mapping[str, Any]]:
+        """The manifest's entries of shards and texts."""
+        for split in self.manifest["splits"].values():
+            for shard in split["shards"]:
+                for names in shard["files"].values():
+                    yield from names.values()
+            if "text" in split:
+                yield split["text"]
+
     def verify(self) -> None:
         """Compares the bytes of the vocabulary, of every shard and of the texts with their recorded hash.
 
@@ -197,12 +217,9 @@ class TokenStore:
         """
         if self.vocabulary.sha256() != self.manifest["vocabulary"]["sha256"]:
             raise InputError(f"{self.vocabulary.path}: not the bytes that were written")
-        for split in self.manifest["splits"].values():
-            features = [names for shard in split["shards"] for names in shard["files"].values()]
-            entries = [entry for names in features for entry in names.values()]
-            for entry in [*entries, split["text"]] if "text" in split else entries:
-                if files.sha256(self._check_size(entry)) != entry["sha256"]:
-                    raise InputError(f"{self.path / entry['file']}: not the bytes that were written")
+        for entry in self._entries():
+            if files.sha256(self._check_size(entry)) != entry["sha256"]:
+                raise InputError(f"{self.path / entry['file']}: not the bytes that were written")
 
     def _array(self, entry: Mapping[str, Any]) -> np.ndarray:
         # A plain view: slicing the memmap class itself costs several microseconds.

@@ -1,5 +1,6 @@
 """Answers as files: JSONL with one answer a line, or line-aligned texts of hypotheses and references."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,13 +9,23 @@ from typing import Any
 from scaling_jax import files
 from scaling_jax.errors import InputError, did_you_mean
 from scaling_jax.evaluation.score import Answer
-from scaling_jax.tasks import text_files
+from scaling_jax.tasks import json_records, text_files
 
+_TEXT_KEYS = ("hypothesis", "output")
 _KEYS = ("inputs", "hypothesis", "references", "columns", "language")
 
 
 def write(path: Path, answers: Sequence[Answer]) -> Path:
     """Writes answers as JSONL, whole or not at all."""
+    return files.write_bytes(path, _as_bytes(answers))
+
+
+def identity(answers: Sequence[Answer]) -> str:
+    """Hash of what is scored."""
+    return hashlib.sha256(_as_bytes(answers)).hexdigest()
+
+
+def _as_bytes(answers: Sequence[Answer]) -> bytes:
     lines = []
     for answer in answers:
         content: dict[str, Any] = {
@@ -28,7 +39,7 @@ def write(path: Path, answers: Sequence[Answer]) -> Path:
             content["language"] = answer.language
         lines.append(json.dumps(content, ensure_ascii=False) + "\n")
     # Half a surrogate pair, which a model of bytes may write, has no UTF-8.
-    return files.write_bytes(path, "".join(lines).encode("utf-8", "replace"))
+    return "".join(lines).encode("utf-8", "replace")
 
 
 def read(path: Path) -> tuple[Answer, ...]:
@@ -49,15 +60,10 @@ def read(path: Path) -> tuple[Answer, ...]:
 
 
 def _answer(place: str, line: str) -> Answer:
-    try:
-        content = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{place}:{error.colno}: not JSON ({error.msg})") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a deep nest
-        raise InputError(f"{place}: not JSON that can be read ({error})") from error
+    content = json_records.value_of(place, line)
     if not isinstance(content, dict):
         raise InputError(f'{place}: not an object such as {{"hypothesis": "...", "references": ["..."]}}')
-    key = next((key for key in ("hypothesis", "output") if key in content), None)
+    key = next((key for key in _TEXT_KEYS if key in content), None)
     if key is None:
         near = did_you_mean("hypothesis", content.keys() - set(_KEYS))
         raise InputError(f"{place}: no key 'hypothesis', the text that the model wrote{near}")
@@ -77,9 +83,9 @@ def _answer(place: str, line: str) -> Answer:
 def read_lines(hypotheses: Path, references: Sequence[Path], language: str = "") -> tuple[Answer, ...]:
     """Answers from text files, one a line; every reference file has one line for each hypothesis.
 
-    A file of hypotheses that ends in .jsonl is what `infer` writes: `output` and `inputs` are read. An
-    empty line of the first reference file is an empty reference; in further files it means that there is
-    no further reference.
+    A file of hypotheses that ends in .jsonl, or whose first line is a JSON object with `output` or
+    `hypothesis`, is what `infer` writes: `output` and `inputs` are read. An empty line of the first reference
+    file is an empty reference; in further files it means that there is no further reference.
 
     Raises:
         InputError: no such file, an empty file of hypotheses, no reference file, or one with another number
@@ -87,7 +93,7 @@ def read_lines(hypotheses: Path, references: Sequence[Path], language: str = "")
     """
     if not references:
         raise InputError(f"{hypotheses}: no references to score it against")
-    if hypotheses.suffix == ".jsonl":
+    if hypotheses.suffix == ".jsonl" or _is_jsonl(hypotheses):
         given = [(answer.inputs, answer.hypothesis) for answer in read(hypotheses)]
     else:
         given = [("", line) for line in _lines(hypotheses)]
@@ -105,6 +111,19 @@ def read_lines(hypotheses: Path, references: Sequence[Path], language: str = "")
         Answer(inputs, hypothesis, (own, *filter(str.strip, others)), {}, language)
         for (inputs, hypothesis), own, *others in zip(given, first, *further, strict=True)
     )
+
+
+def _is_jsonl(path: Path) -> bool:
+    """Whether the first line with text is an answer; a text may begin with a brace, too."""
+    _check_is_file(path)
+    first = next((line for line in text_files.lines(path) if line.strip()), "")
+    if not first.lstrip().startswith("{"):
+        return False
+    try:
+        content = json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and any(key in content for key in _TEXT_KEYS)
 
 
 def _lines(path: Path) -> list[str]:

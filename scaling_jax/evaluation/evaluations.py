@@ -26,7 +26,8 @@ from scaling_jax.data.pieces import pieces_of
 from scaling_jax.data.store import Split
 from scaling_jax.errors import InputError, did_you_mean
 from scaling_jax.evaluation import answers as answer_files
-from scaling_jax.evaluation.decoding import Decoding, generate
+from scaling_jax.evaluation import positions
+from scaling_jax.evaluation.decoding import Decoding, Generated, generate
 from scaling_jax.evaluation.prompts import Shots, shot_prompts
 from scaling_jax.evaluation.score import (
     Answer,
@@ -60,7 +61,7 @@ class Evaluation:
         split: of that store.
         examples: the first so many, None is all; of a mixture (`mlsum`), of each part in its share. Where
             the store says `same_inputs`, the first so many distinct inputs are answered.
-        scores: names of scores; with none and without `loss`, those that the store's task names.
+        scores: names of scores, or one; with none and without `loss`, those that the store's task names.
         loss: whether the mean loss is measured too.
         shots: how many examples of the store's training split are shown before every input, see `Shots`.
         decoding: how answers are generated.
@@ -71,14 +72,15 @@ class Evaluation:
     store: str | None = None
     split: str = "test"
     examples: int | None = None
-    scores: Sequence[str] = ()
+    scores: str | Sequence[str] = ()
     loss: bool = False
     shots: int = 0
     decoding: Decoding = dataclasses.field(default_factory=Decoding)
     batch_size: int = 64
 
     def __post_init__(self):
-        object.__setattr__(self, "scores", tuple(self.scores))  # gin gives lists
+        given = [self.scores] if isinstance(self.scores, str) else self.scores
+        object.__setattr__(self, "scores", tuple(given))  # gin gives lists
         if self.name and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.name):
             raise InputError(
                 f"Evaluation.name = {self.name!r}: letters, digits and _ only, since columns are named by it"
@@ -334,7 +336,7 @@ def _generated(
         )
         for group, one in zip(groups, generated, strict=True)
     ]
-    notes = _too_long(subject, inputs, evaluation.decoding)
+    notes = _beyond(subject, inputs, generated)
     cut = sum(not one.finished for one in generated)
     if cut:
         notes.append(
@@ -344,20 +346,12 @@ def _generated(
     return answers, notes
 
 
-def _too_long(subject: Subject, inputs: Sequence[np.ndarray], decoding: Decoding) -> list[str]:
-    """A note of the prompts that, with what may be written, are longer than the model was made for."""
+def _beyond(subject: Subject, inputs: Sequence[np.ndarray], generated: Sequence[Generated]) -> list[str]:
+    """A note of the answers that took the model beyond the positions that it was made for, if there are."""
     longest = config_json(dict(subject.about)).get("max_position_embeddings")
-    if longest is None:
-        return []
-    program = subject.program
-    beside = 1 + program.method.prefix(program.model)[1] + decoding.max_new_tokens
-    count = sum(len(tokens) + beside > longest for tokens in inputs)
-    if not count:
-        return []
-    return [
-        f"{count:,} of {len(inputs):,} prompts and {beside} tokens for what is written are longer than the "
-        f"{longest:,} positions that the model was made for"
-    ]
+    pairs = zip(inputs, generated, strict=True)
+    count = sum(positions.are_beyond(subject.program, longest, tokens, made) for tokens, made in pairs)
+    return [positions.said(count, len(inputs), longest)] if count else []
 
 
 def _groups(

@@ -1,9 +1,7 @@
 """Lines of text in, what a checkpoint writes after each out."""
 
 import dataclasses
-import io
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +11,10 @@ import numpy as np
 from scaling_jax.data.pieces import Pieces, pieces_of, vocabulary_in
 from scaling_jax.data.store import Split, TokenStore, VocabularyFile, open_store
 from scaling_jax.errors import InputError
+from scaling_jax.evaluation import positions
 from scaling_jax.evaluation.decoding import Decoding, generated_batches
 from scaling_jax.evaluation.prompts import Shots, shot_prompts
+from scaling_jax.tasks import json_records
 from scaling_jax.training import checkpoints, data_sets
 from scaling_jax.training.bases import Tuned, load_checkpoint
 from scaling_jax.training.mesh import Layout
@@ -55,38 +55,31 @@ class Opened:
     examples: Split | None
 
 
-def read_lines(name: str, file: io.BufferedIOBase) -> Iterator[Line]:
-    """The inputs of a UTF-8 file; lines without text are passed over.
+def read_lines(name: str, texts: Iterable[str]) -> Iterator[Line]:
+    """The inputs among the lines of a file; lines without text are passed over.
 
-    A file whose first line with text begins with "{" is JSONL: one object per line, its field `inputs` is
-    read. Any other holds one input per line.
+    Where the first line with text begins with "{" the file is JSONL: one object per line, its field `inputs`
+    is read. Any other holds one input per line.
+
+    Args:
+        name: of the file, for messages.
+        texts: its lines, see `text_files`.
 
     Raises:
-        InputError: naming file, line and column: bytes that are no UTF-8, no JSON, or no text in `inputs`.
+        InputError: naming file, line and column: no JSON, or no text in `inputs`.
     """
     is_jsonl = None
-    for number, raw in enumerate(file, 1):
-        where = f"{name}:{number}"
-        if number == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")  # the mark that some editors put first
-        try:
-            text = raw.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{where}: not UTF-8 text (byte {error.start + 1} of the line)") from error
+    for number, text in enumerate(texts, 1):
         if not text.strip():
             continue
         if is_jsonl is None:
             is_jsonl = text.lstrip().startswith("{")
+        where = f"{name}:{number}"
         yield Line(where, _inputs(where, text) if is_jsonl else text)
 
 
 def _inputs(where: str, text: str) -> str:
-    try:
-        held = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}:{error.colno}: not JSON ({error.msg})") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a deep nest
-        raise InputError(f"{where}: not JSON that can be read ({error})") from error
+    held = json_records.value_of(where, text)
     if not isinstance(held, dict) or not isinstance(held.get("inputs"), str):
         raise InputError(f'{where}: an object with a text "inputs" is needed, such as {{"inputs": "..."}}')
     try:
@@ -164,9 +157,11 @@ def answers(
 ) -> Iterator[dict[str, Any]]:
     """{inputs, output, score, tokens, finished} of every line, in order.
 
+    An answer for which the model went beyond the positions that it was made for has {beyond: true} too.
+
     Args:
         opened: the checkpoint.
-        lines: inputs.
+        lines: inputs; all of them are looked at before the first is answered, if they are a sequence.
         decoding: how tokens are chosen.
         shots: examples to show first.
         cut: gets each line with more tokens than allowed, and how many it has, which is then cut at the
@@ -178,9 +173,12 @@ def answers(
     """
     if shots.count and opened.examples is None:
         raise InputError("shots are training examples: name a store with inputs and targets with --store")
+    if isinstance(lines, Sequence):
+        for begin in range(0, len(lines), _LOOKED_AT):
+            _prompts(opened, lines[begin : begin + _LOOKED_AT], shots, cut and (lambda line, tokens: None))
     lines, first = iter(lines), 0
     while chunk := list(itertools.islice(lines, BATCHES_AT_ONCE * decoding.batch_size)):
-        prompts = _prompts(opened, chunk, decoding, shots, cut)
+        prompts = _prompts(opened, chunk, shots, cut)
         found = {}
         model = opened.model
         for batch in generated_batches(
@@ -198,19 +196,20 @@ def answers(
         first += len(chunk)
         for index, line in enumerate(chunk):
             made = found[index]
-            yield {
+            answer = {
                 "inputs": line.text,
                 "output": opened.pieces.decode(made.tokens),
                 "score": made.score,
                 "tokens": len(made.tokens),
                 "finished": made.finished,
             }
+            beyond = positions.are_beyond(model.program, opened.longest, prompts[index], made)
+            yield answer | ({"beyond": True} if beyond else {})
 
 
 def _prompts(
     opened: Opened,
     lines: Sequence[Line],
-    decoding: Decoding,
     shots: Shots,
     cut: Callable[[Line, int], None] | None,
 ) -> list[np.ndarray]:
@@ -227,20 +226,4 @@ def _prompts(
             cut(line, len(ids) + len(ends))
             ids = ids[:room]
         inputs.append(np.array([*ids, *ends], np.int32))
-    prompts = shot_prompts(inputs, opened.examples, opened.vocabulary, shots)
-    if opened.longest is not None:
-        _check_fits(opened, lines, prompts, decoding)
-    return prompts
-
-
-def _check_fits(
-    opened: Opened, lines: Sequence[Line], prompts: Sequence[np.ndarray], decoding: Decoding
-) -> None:
-    program = opened.model.program
-    beside = 1 + program.method.prefix(program.model)[1] + decoding.max_new_tokens
-    for line, prompt in zip(lines, prompts, strict=True):
-        if len(prompt) + beside > opened.longest:
-            raise InputError(
-                f"{line.where}: {len(prompt)} tokens and {beside} for what is written make more than the "
-                f"{opened.longest} positions of the model: shorten it, or lower --max_new_tokens"
-            )
+    return shot_prompts(inputs, opened.examples, opened.vocabulary, shots)

@@ -37,7 +37,7 @@ class Answer:
         hypothesis: what the model wrote.
         references: what would have been right; a score needs one at least, unless it says otherwise.
         columns: further columns of the task, by name.
-        language: ISO 639-1 code of the references, such as "zh"; empty where it is not known.
+        language: of the references, in any spelling of `tasks.languages`; empty where it is not known.
     """
 
     inputs: str

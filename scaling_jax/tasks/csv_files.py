@@ -7,12 +7,17 @@ from pathlib import Path
 from scaling_jax.errors import InputError, did_you_mean
 from scaling_jax.tasks import text_files
 
+# Characters of a cell; csv's own 131,072 are fewer than some documents have. Where a quote is never closed,
+# no more than this is held in memory.
+csv.field_size_limit(1 << 24)
+
 
 def rows(path: Path, *columns: str) -> Iterator[tuple[str, ...]]:
     """These columns of every row; a file may have more of them.
 
     Raises:
-        InputError: no such column, a row that is longer or shorter than the header, or no CSV.
+        InputError: no such column, two of one name, a row that is longer or shorter than the header, or no
+            CSV.
     """
     reader = csv.reader((f"{line}\n" for line in text_files.lines(path)), strict=True)
     try:
@@ -22,6 +27,9 @@ def rows(path: Path, *columns: str) -> Iterator[tuple[str, ...]]:
         missing = [name for name in columns if name not in header]
         if missing:
             raise InputError(f"{path}:1: no column {missing[0]!r}{did_you_mean(missing[0], header)}")
+        twice = [name for name in columns if header.count(name) > 1]
+        if twice:
+            raise InputError(f"{path}:1: two columns are called {twice[0]!r}: rename or remove one")
         places = [header.index(name) for name in columns]
         for row in filter(None, reader):  # a blank last line is common
             if len(row) != len(header):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scaling_jax.errors import InputError
 from scaling_jax.tasks import csv_files, pairs, published, text_files, tfds_data
 from scaling_jax.tasks.registry import PAIRS, SAME_INPUTS, DataSet, TextSource, text_task
 
@@ -87,6 +88,8 @@ def _cut_meanings(train: pairs.PairFiles, cut: dict[str, int]) -> dict[str, froz
     if not cut:
         return {}
     meanings = list(dict.fromkeys(source for source, _ in train.rows()))
+    if not meanings:
+        raise InputError(f"{train.paths[0]}: the file is empty, below its header")
     places = pairs.cut_places("e2e_nlg", len(meanings), cut, "meaning representations")
     return {split: frozenset(meanings[place] for place in numbers) for split, numbers in places.items()}
 

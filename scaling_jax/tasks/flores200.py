@@ -8,35 +8,10 @@ Zhang et al. 2024, section 3, average over {fr, de, hi, tr, pl} to zh for models
 from pathlib import Path
 
 from scaling_jax.errors import InputError, did_you_mean
-from scaling_jax.tasks import pairs, published, text_files
+from scaling_jax.tasks import languages, pairs, published, text_files
 from scaling_jax.tasks.pairs import PairFiles
 from scaling_jax.tasks.registry import PAIRS, DataSet, TextSource, text_task
 
-# Flores' code of a language by its ISO 639-1 code; other languages go by Flores' own code.
-CODES = {
-    "cs": "ces_Latn",
-    "de": "deu_Latn",
-    "en": "eng_Latn",
-    "es": "spa_Latn",
-    "et": "est_Latn",
-    "fi": "fin_Latn",
-    "fr": "fra_Latn",
-    "hi": "hin_Deva",
-    "it": "ita_Latn",
-    "ja": "jpn_Jpan",
-    "kk": "kaz_Cyrl",
-    "ko": "kor_Hang",
-    "lt": "lit_Latn",
-    "lv": "lvs_Latn",
-    "nl": "nld_Latn",
-    "pl": "pol_Latn",
-    "pt": "por_Latn",
-    "ro": "ron_Latn",
-    "ru": "rus_Cyrl",
-    "tr": "tur_Latn",
-    "uk": "ukr_Cyrl",
-    "zh": "zho_Hans",
-}
 _SPLITS = {"dev": "dev", "test": "devtest"}
 _DATA = DataSet(
     "NLLB Team 2022, https://arxiv.org/abs/2207.04672",
@@ -64,19 +39,22 @@ def flores200(
 
     Args:
         folder: `flores200_dataset`, or a folder that holds it.
-        source: language of the inputs, ISO 639-1 ("fr") or Flores' own code ("fra_Latn").
-        target: language of the targets.
+        source: language of the inputs, ISO 639-1 ("fr") or Flores' own code ("fra_Latn"): any of the folder.
+        target: language of the targets, another one.
         template: text of the inputs: `{source}`, `{source_language}`, `{target_language}`. The wording
             should be that of the task that the model was tuned on.
     """
     root = _root(folder)
+    codes = tuple(languages.FLORES.get(language, language) for language in (source, target))
+    if codes[0] == codes[1]:
+        raise InputError(
+            f"flores200.source = {source!r} and flores200.target = {target!r} are one language: name two"
+        )
     given = {split: _pair(root, part, source, target) for split, part in _SPLITS.items()}
-    iso = {code: short for short, code in CODES.items()}
-    short = (iso.get(source, source), iso.get(target, target))
-    prompt = published.translation_prompt("flores200", template, *short)
+    prompt = published.translation_prompt("flores200", template, *codes)
     settings = {"folder": None, "source": source, "target": target}
-    language = short[1] if short[1] in published.LANGUAGES else None
-    return pairs.pair_source("flores200", given, {}, prompt, settings, language)
+    known = languages.by_flores_code().get(codes[1])
+    return pairs.pair_source("flores200", given, {}, prompt, settings, known.code if known else None)
 
 
 def _root(folder: str | None) -> Path:
@@ -92,10 +70,10 @@ def _root(folder: str | None) -> Path:
 def _pair(root: Path, part: str, source: str, target: str) -> PairFiles:
     paths = []
     for binding, language in (("source", source), ("target", target)):
-        path = text_files.first_of(root / part, f"{CODES.get(language, language)}.{part}")
+        path = text_files.first_of(root / part, f"{languages.FLORES.get(language, language)}.{part}")
         if path is None:
             there = {file.name.split(".")[0] for file in (root / part).glob(f"*.{part}*")}
-            known = there | {short for short, code in CODES.items() if code in there}
+            known = there | {short for short, code in languages.FLORES.items() if code in there}
             raise InputError(
                 f"flores200.{binding} = {language!r}: {root / part} has no such language"
                 f"{did_you_mean(language, known)}"

@@ -19,7 +19,7 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     An array is held in memory as a whole, lines are not.
 
     Raises:
-        InputError: not JSON, or something that is no object.
+        InputError: not JSON, an object with one key twice, or something that is no object.
     """
     numbered = enumerate(text_files.lines(path), 1)
     for number, line in numbered:
@@ -28,13 +28,39 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield from _of_array(path, "\n" * (number - 1) + "\n".join(rest))
             return
         if line.strip():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}:{number}:{error.colno}: not JSON ({error.msg})") from error
-            except (ValueError, RecursionError) as error:  # a number of thousands of digits, a deep nest
-                raise InputError(f"{path}:{number}: not JSON that can be read ({error})") from error
-            yield number, _object(path, number, record)
+            yield number, _object(path, number, value_of(f"{path}:{number}", line))
+
+
+def value_of(place: str, line: str) -> Any:
+    """What a line of JSON says; `place` is "FILE:NUMBER", for messages.
+
+    Raises:
+        InputError: not JSON, or an object that has one key twice.
+    """
+    try:
+        return _DECODER.decode(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{place}:{error.colno}: not JSON ({error.msg})") from error
+    except _Repeated as error:
+        raise InputError(f"{place}: {error}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a deep nest
+        raise InputError(f"{place}: not JSON that can be read ({error})") from error
+
+
+class _Repeated(ValueError):
+    """An object with one key twice, of which json would silently take the last."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise _Repeated(f"the key {twice!r} is there twice: leave one")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once)
 
 
 def rows(path: Path, *fields: str) -> Iterator[tuple[str, ...]]:
@@ -66,7 +92,6 @@ def text_field(path: Path, number: int, record: Mapping[str, Any], field: str) -
 
 
 def _of_array(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    decoder = json.JSONDecoder()
     place, number, counted = text.index("[") + 1, 1, 0
     expects_more = False
     while True:
@@ -75,13 +100,15 @@ def _of_array(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             break
         number, counted = number + text.count("\n", counted, place), place
         try:
-            record, place = decoder.raw_decode(text, place)
+            record, place = _DECODER.raw_decode(text, place)
             yield number, _object(path, number, record)
             place = _SPACE.match(text, place).end()
             if text[place : place + 1] not in ("]", ","):
                 raise json.JSONDecodeError("Expecting ',' or ']' after an object", text, place)
         except json.JSONDecodeError as error:
             raise InputError(f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg})") from error
+        except _Repeated as error:
+            raise InputError(f"{path}:{number}: {error}") from error
         except (ValueError, RecursionError) as error:
             if isinstance(error, InputError):
                 raise

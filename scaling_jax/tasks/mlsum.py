@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scaling_jax.errors import InputError
-from scaling_jax.tasks import json_records, pairs, published, registry, text_files, tfds_data
+from scaling_jax.tasks import json_records, languages, pairs, published, registry, text_files, tfds_data
 from scaling_jax.tasks.pairs import PairFiles
 from scaling_jax.tasks.registry import PAIRS, DataSet, TextSource, text_task
 
@@ -52,7 +52,7 @@ def _register(code: str) -> None:
         return pairs.pair_source(name, given, {}, prompt, {"folder": None, "data_dir": None}, language)
 
     task.__name__ = task.__qualname__ = name
-    summary = f"MLSUM: summary of news in {published.LANGUAGES[language]}"
+    summary = f"MLSUM: summary of news in {languages.language(name, language).name}"
     text_task(version=1, features=PAIRS, summary=summary, data=data, scores=("rouge",))(task)
 
 
@@ -94,12 +94,13 @@ _PARTS = ("mlsum_de", "mlsum_es", "mlsum_fr", "cnn_dailymail")
     ),
     scores=("rouge",),
 )
-def mlsum(parts: Sequence[str] = _PARTS) -> TextSource:
+def mlsum(parts: str | Sequence[str] = _PARTS) -> TextSource:
     """The parts end to end; each is a task with settings of its own (`mlsum_de.folder`).
 
     Args:
-        parts: names of tasks with inputs and targets.
+        parts: names of tasks with inputs and targets, or one.
     """
+    parts = registry.as_names(parts)
     if not parts:
         raise InputError("mlsum.parts is empty: name tasks such as 'mlsum_de'")
     found = [registry.find(part) for part in parts]

@@ -192,13 +192,18 @@ def _up_to_date(
 ) -> bool:
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return False
-    manifest = open_store(path).manifest
+    store = open_store(path)
+    manifest = store.manifest
     if _set(manifest["settings"]) != _set(settings):
         raise InputError(
             f"{path} was prepared with other settings "
             f"({_first_difference(_set(manifest['settings']), _set(settings))}): "
             "give another --out, or remove that folder"
         )
+    try:
+        store.check_sizes()
+    except InputError as error:
+        raise InputError(f"{error}, after removing the folder {path}") from error
     held_out = [split for name, split in manifest["splits"].items() if name != "train"]
     if request.task.features == PAIRS and not all("text" in split for split in held_out):
         say(

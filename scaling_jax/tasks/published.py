@@ -1,35 +1,10 @@
-"""What the tasks over published data sets share: messages about data not found, names of languages."""
+"""What the tasks over published data sets share: messages about data not found, prompts."""
 
 from collections.abc import Sequence
 
-from scaling_jax.errors import InputError, did_you_mean
+from scaling_jax.errors import InputError
+from scaling_jax.tasks import languages
 from scaling_jax.tasks.registry import DataSet
-
-# ISO 639-1, with the names that prompts use.
-LANGUAGES = {
-    "cs": "Czech",
-    "de": "German",
-    "en": "English",
-    "es": "Spanish",
-    "et": "Estonian",
-    "fi": "Finnish",
-    "fr": "French",
-    "hi": "Hindi",
-    "it": "Italian",
-    "ja": "Japanese",
-    "kk": "Kazakh",
-    "ko": "Korean",
-    "lt": "Lithuanian",
-    "lv": "Latvian",
-    "nl": "Dutch",
-    "pl": "Polish",
-    "pt": "Portuguese",
-    "ro": "Romanian",
-    "ru": "Russian",
-    "tr": "Turkish",
-    "uk": "Ukrainian",
-    "zh": "Chinese",
-}
 
 # T5's wording (Raffel et al. 2020); Zhang et al. 2024 and Isik et al. 2024 do not state theirs.
 TRANSLATION_PROMPT = "translate {source_language} to {target_language}: {source}"
@@ -43,27 +18,18 @@ def not_found(task: str, looked: Sequence[str], data: DataSet) -> InputError:
     return InputError(f"{task}: data not found. Looked for {'; '.join(looked)}. To get it: {data.get}")
 
 
-def language_name(binding: str, code: str) -> str:
-    """English name of a language.
+def translation_prompt(task: str, template: str, source: str, target: str) -> str:
+    """The template with the names of the two languages in it; `{source}` stays.
 
     Raises:
-        InputError: a code that is not listed.
+        InputError: a language whose name is asked for and not known, see `languages.find`.
     """
-    if code not in LANGUAGES:
-        raise InputError(
-            f"{binding} = {code!r}: not a language that is known here{did_you_mean(code, LANGUAGES)}"
-        )
-    return LANGUAGES[code]
-
-
-def translation_prompt(task: str, template: str, source: str, target: str) -> str:
-    """The template with the names of the two languages (ISO codes) in it; `{source}` stays."""
     for place, code in (("{source_language}", source), ("{target_language}", target)):
         if place in template:
-            template = template.replace(place, language_name(f"{task}: {place[1:-1]}", code))
+            template = template.replace(place, languages.language(f"{task}: {place[1:-1]}", code).name)
     return template
 
 
 def summary_prompt(language: str, template: str = SUMMARY_PROMPT) -> str:
     """The template with the name of the language (ISO code) in it; `{source}` stays."""
-    return template.replace("{language}", LANGUAGES[language])
+    return template.replace("{language}", languages.language("language", language).name)

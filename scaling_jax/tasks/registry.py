@@ -17,7 +17,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -32,6 +32,11 @@ DOCUMENTS = ("targets",)
 # than the rest.
 Blocks = Iterator[Mapping[str, list[str]]]
 ONE, SAME_INPUTS = "one", "same_inputs"
+
+
+def as_names(value: str | Sequence[str]) -> tuple[str, ...]:
+    """Names that are bound as a list; a text alone is a list of one, not its letters."""
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 @dataclasses.dataclass(frozen=True)

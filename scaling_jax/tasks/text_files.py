@@ -35,25 +35,45 @@ def lines(path: Path) -> Iterator[str]:
     """The lines of a UTF-8 file without their ends; `.gz` files and `.zip` files of one are unpacked.
 
     Raises:
-        InputError: the file cannot be read, or a line is not UTF-8.
+        InputError: the file cannot be read, or a line is not text, see `lines_of`.
     """
     number = 0
     try:
         with _open(path) as file:
-            # Only \n ends a line: str.splitlines would also split at characters such as U+2028.
-            for number, raw in enumerate(file, 1):
-                if number == 1:
-                    raw = raw.removeprefix(b"\xef\xbb\xbf")
-                yield raw.rstrip(b"\r\n").decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}:{number}: not UTF-8 text (byte {error.start + 1} of the line is "
-            f"0x{error.object[error.start]:02x}); "
-            "convert the file, for example with iconv -t utf-8"
-        ) from error
+            for number, line in enumerate(lines_of(str(path), file), 1):
+                yield line
     # RuntimeError: an archive with a password, or packed in a way that zipfile does not know.
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
+        if not number and isinstance(error, OSError) and error.strerror:
+            raise InputError(f"cannot read {path}: {error.strerror}") from error
         raise InputError(f"{path}: cannot be read after line {number} ({error})") from error
+
+
+def lines_of(name: str, file: Iterable[bytes]) -> Iterator[str]:
+    """The lines of an open UTF-8 file without their ends; `name` is what messages call it.
+
+    Raises:
+        InputError: a line that is not UTF-8, or holds a NUL character, as UTF-16 without a mark does.
+    """
+    # Only \n ends a line: str.splitlines would also split at characters such as U+2028.
+    for number, raw in enumerate(file, 1):
+        if number == 1:
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        raw = raw.rstrip(b"\r\n")
+        try:
+            line = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{name}:{number}: not UTF-8 text (byte {error.start + 1} of the line is "
+                f"0x{error.object[error.start]:02x}); "
+                "convert the file, for example with iconv -t utf-8"
+            ) from error
+        if (place := raw.find(b"\0")) >= 0:
+            raise InputError(
+                f"{name}:{number}: not text (byte {place + 1} of the line is NUL, as in UTF-16 or a binary "
+                "file); convert the file, for example with iconv -f utf-16le -t utf-8"
+            )
+        yield line
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -10,7 +10,7 @@ import dataclasses
 import io
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from scaling_jax import files
 from scaling_jax.data.pieces import vocabulary_in
 from scaling_jax.data.store import VocabularyFile
 from scaling_jax.errors import InputError
+from scaling_jax.tasks import registry
 
 # Sums of floating-point numbers inside the trainer depend on the number of threads: fixed, not the machine's.
 _THREADS = 2
@@ -46,7 +47,7 @@ class Vocabulary:
 def sentencepiece(
     size: int = 512,
     algorithm: str = "bpe",
-    text: tuple[str, ...] | None = None,
+    text: str | Sequence[str] | None = None,
     lines: int = 200_000,
     character_coverage: float = 1.0,
     byte_fallback: bool = False,
@@ -57,7 +58,7 @@ def sentencepiece(
     Args:
         size: pieces, with pad, end of sequence, unknown.
         algorithm: "bpe", which trains in seconds, or "unigram", which takes ten times as long.
-        text: names of the stores to train on; all of them where None.
+        text: names of the stores to train on, or one; all of them where None.
         lines: at most this many lines (examples, or documents), the first of each store in equal shares.
         character_coverage: share of the text's characters that get a piece; the rest is unknown.
         byte_fallback: spell what is unknown in bytes (needs 256 pieces).
@@ -69,6 +70,7 @@ def sentencepiece(
     if algorithm not in ("unigram", "bpe"):
         raise InputError(f"sentencepiece.algorithm = {algorithm!r}: must be 'unigram' or 'bpe'")
     _check_extra_ids("sentencepiece", extra_ids)
+    names = None if text is None else registry.as_names(text)
     options = {
         "vocab_size": size,
         "model_type": algorithm,
@@ -82,8 +84,8 @@ def sentencepiece(
         file = _train(iter(dict.fromkeys(itertools.islice(text_lines, lines))), folder, options)
         return _extended(file, extra_ids)
 
-    settings = {"kind": "sentencepiece", "trained": True, "lines": lines, "text": text, **options}
-    return Vocabulary(settings | _recorded(extra_ids), None if text is None else tuple(text), make)
+    settings = {"kind": "sentencepiece", "trained": True, "lines": lines, "text": names, **options}
+    return Vocabulary(settings | _recorded(extra_ids), names, make)
 
 
 @gin.configurable(module="tasks")

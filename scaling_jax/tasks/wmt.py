@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from scaling_jax.errors import InputError
-from scaling_jax.tasks import pairs, published, text_files, tfds_data, wmt_sets
+from scaling_jax.tasks import languages, pairs, published, text_files, tfds_data, wmt_sets
 from scaling_jax.tasks.pairs import PairFiles
-from scaling_jax.tasks.registry import PAIRS, DataSet, TextSource, text_task
+from scaling_jax.tasks.registry import PAIRS, DataSet, TextSource, as_names, text_task
 
 _LATER_NEWS = ("wmt20", "wmt21", "wmt22")
 
@@ -108,10 +108,10 @@ def _register(year: _Year, pair: tuple[str, str]) -> None:
 
     def task(
         folder: str | None = None,
-        corpora: Sequence[str] = year.corpora,
+        corpora: str | Sequence[str] = year.corpora,
         data_dir: str | None = None,
-        dev_sets: Sequence[str] = year.dev,
-        test_sets: Sequence[str] = year.test,
+        dev_sets: str | Sequence[str] = year.dev,
+        test_sets: str | Sequence[str] = year.test,
         test_folder: str | None = None,
         template: str = published.TRANSLATION_PROMPT,
     ) -> TextSource:
@@ -128,17 +128,17 @@ def _register(year: _Year, pair: tuple[str, str]) -> None:
             test_folder: local folder of these sets; None looks in `folder`, then asks sacrebleu.
             template: text of the inputs: `{source}`, `{source_language}`, `{target_language}`.
         """
-        train = _training_pairs(name, year, data, pair, (folder, corpora, data_dir))
+        train = _training_pairs(name, year, data, pair, (folder, as_names(corpora), data_dir))
         given = {"train": train}
         for split, sets in (("dev", dev_sets), ("test", test_sets)):
             if sets:
-                given[split] = _sets(name, sets, pair, test_folder or folder)
+                given[split] = _sets(name, as_names(sets), pair, test_folder or folder)
         settings = {"folder": None, "test_folder": None, "data_dir": None}  # what is there counts, not where
         prompt = published.translation_prompt(name, template, *pair)
         return pairs.pair_source(name, given, {"dev": 0, "test": 0}, prompt, settings, pair[1])
 
     task.__name__ = task.__qualname__ = name
-    summary = " to ".join(published.LANGUAGES[code] for code in pair)
+    summary = " to ".join(languages.language(name, code).name for code in pair)
     register = text_task(
         version=1, features=PAIRS, summary=f"WMT {year.year}: {summary}", data=data, scores=("bleu", "chrf")
     )

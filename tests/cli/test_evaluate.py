@@ -8,6 +8,7 @@ import pytest
 import sacrebleu
 
 from scaling_jax.cli.main import main
+from scaling_jax.evaluation import evaluation_file
 from tests.evaluation import small_runs, texts
 
 OWN_SCORE = """
@@ -143,6 +144,56 @@ def test_a_checkpoint_answers_and_is_scored(room, tmp_path, capsys):
         json.loads((tmp_path / "out/answers.about.json").read_text())["identity"]["decoding"]["strategy"]
         == "greedy"
     )
+
+
+def kept(folder):
+    return json.loads((folder / "evaluation.json").read_text("utf-8"))
+
+
+def test_a_score_is_added_to_those_of_the_same_answers(files, capsys):
+    out = files / "o"
+    asked = ["--hypotheses", files / "out", "--references", files / "ref1", "--out", out, "--scores"]
+    bleu = printed(capsys, *asked, "bleu,rouge")
+    chrf = printed(capsys, *asked, "chrf")
+    assert "bleu" not in chrf and kept(out) == {
+        **bleu,
+        **chrf,
+        "signatures": bleu["signatures"] | chrf["signatures"],
+        "notes": [*bleu["notes"], *(note for note in chrf["notes"] if note not in bleu["notes"])],
+    }
+    again = printed(capsys, *asked, "bleu", "--gin.bleu.tokenize=char")
+    assert kept(out)["bleu"] == again["bleu"] != bleu["bleu"]
+    assert kept(out)["signatures"] == kept(out)["signatures"] | again["signatures"]
+    assert "rouge_l" in kept(out) and "chrf" in kept(out)
+    (files / "out").write_text((files / "out").read_text("utf-8").replace("Hund", "Kater"), "utf-8")
+    other = printed(capsys, *asked, "chrf")
+    assert kept(out) == other, "other answers, other scores"
+
+
+def test_a_score_of_a_judge_leaves_none_of_its_earlier_columns(tmp_path):
+    of = {"answers": "same"}
+    first = {"judge_score": 0.5, "judge_math": 0.5, "bleu": 1.0, "signatures": {"judge": "1", "bleu": "b"}}
+    evaluation_file.add(tmp_path, first | {"notes": ["judge: 1 failed", "of all"]}, of)
+    evaluation_file.add(tmp_path, {"judge_score": 0.6, "signatures": {"judge": "2"}, "notes": []}, of)
+    assert kept(tmp_path) == {
+        "bleu": 1.0,
+        "judge_score": 0.6,
+        "signatures": {"judge": "2", "bleu": "b"},
+        "notes": ["of all"],
+    }
+
+
+def test_a_score_is_added_to_those_of_a_checkpoint(room, tmp_path, capsys):
+    base, store = room[0] / "base/checkpoints/0", room[1]["copies"]
+    asked = [base, "--store", store, "--max_new_tokens", "3", "--examples", "2", "--out", tmp_path]
+    first = printed(capsys, *asked, "--scores", "bleu")
+    printed(capsys, *asked, "--scores", "exact_match")
+    printed(capsys, *asked)  # the loss alone
+    of_texts = ["--answers", tmp_path / "answers.jsonl", "--out", tmp_path, "--scores", "chrf"]
+    printed(capsys, *of_texts)
+    found = kept(tmp_path)
+    assert {"loss", "bleu", "exact_match", "chrf", "perplexity"} < found.keys()
+    assert found["bleu"] == first["bleu"] and found["loss"] == first["loss"]
 
 
 def test_a_score_in_a_file_of_ones_own(files, room, tmp_path, capsys):

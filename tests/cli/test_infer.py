@@ -1,6 +1,7 @@
 """`scaling-jax infer` as a user calls it."""
 
 import dataclasses
+import gzip
 import io
 import json
 import sys
@@ -136,7 +137,10 @@ def write(folder, content):
         (b'{"inputs": "a"}\n{"inputs": "\\ud83d"}\n', (), 'input:2: "inputs" is not Unicode text'),
         (b'{"inputs": "a"}\n{"a": ' + b"[" * 100_000, (), "input:2"),
         (b'\xef\xbb\xbf{"inputs": "a"}\n["b"]\n', (), "input:2: an object"),
-        (b"abc\nd\xff\n", (), "input:2: not UTF-8 text (byte 2 of the line)"),
+        (b"abc\nd\xff\n", (), "input:2: not UTF-8 text (byte 2 of the line is 0xff)"),
+        ("abc\nd\n".encode("utf-16-le"), (), "input:1: not text (byte 2 of the line is NUL"),
+        (b"abc\n" * 300 + b"abcdefghi\n", ("--batch_size", "1"), "input:301: 9 tokens, the store allows"),
+        (b"", (), "holds no text"),
         (b"abc\nabcdefghi\n", (), "input:2: 9 tokens, the store allows inputs of 8"),
         (b"\n \n", (), "holds no text"),
         (b"abc\n", ("--strategy", "beams"), "did you mean 'beam'"),
@@ -151,6 +155,74 @@ def test_bad_input(made, tmp_path, capsys, content, flags, says):
     printed = capsys.readouterr()
     assert says in printed.err and printed.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def standard_input(monkeypatch, content):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "standard input holds no text"),
+        (b"\n \n", "standard input holds no text"),
+        ("a\n".encode("utf-16-le"), "standard input:1: not text"),
+        (b"abcdefghi\n", "standard input:1: 9 tokens"),
+    ],
+)
+def test_bad_standard_input(made, monkeypatch, capsys, content, says):
+    standard_input(monkeypatch, content)
+    assert infer(made, "lora") == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_gzipped_file(made, tmp_path, capsys):
+    (tmp_path / "lines.gz").write_bytes(gzip.compress((made["folder"] / "lines.txt").read_bytes()))
+    assert infer(made, "lora", "--input", str(tmp_path / "lines.gz")) == 0
+    assert [one["inputs"] for one in answers(capsys.readouterr().out)] == TEXTS
+
+
+def nothing_is_opened(*_):
+    raise AssertionError("the checkpoint is opened before --out is looked at")
+
+
+@pytest.mark.parametrize(
+    ("out", "says"),
+    [
+        ("input", "is the input itself"),
+        ("there", "is there already"),
+        ("folder", "is there already"),
+        ("before", "before.partial is there already"),
+        ("there/out", "there is no folder"),
+        ("n" * 300, "cannot write"),
+    ],
+)
+def test_out_is_looked_at_first(made, tmp_path, monkeypatch, capsys, out, says):
+    from scaling_jax.evaluation import inference
+
+    path = write(tmp_path, b"abc\n")
+    (tmp_path / "there").write_text("kept")
+    (tmp_path / "before.partial").write_text("kept")
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(inference, "open_checkpoint", nothing_is_opened)
+    assert infer(made, "lora", "--input", path, "--out", str(tmp_path / out)) == 2
+    assert says in capsys.readouterr().err
+    assert (tmp_path / "there").read_text() == "kept" and Path(path).read_bytes() == b"abc\n"
+
+
+def test_a_folder_without_leave_to_write(made, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("os.access", lambda *_: False)  # which root is never told
+    assert infer(made, "lora", "--input", write(tmp_path, b"abc\n"), "--out", str(tmp_path / "o")) == 2
+    assert "cannot be written to" in capsys.readouterr().err
+
+
+def test_answers_before_a_bad_line_are_kept(made, tmp_path, monkeypatch, capsys):
+    standard_input(monkeypatch, b"abc\n" * 16 + b"abcdefghi\n")
+    out = tmp_path / "out"
+    assert infer(made, "lora", "--out", str(out), "--batch_size", "1") == 2
+    printed = capsys.readouterr()
+    assert "standard input:17: 9 tokens" in printed.err and "16 answers of before are in" in printed.err
+    assert not out.exists() and len(answers(Path(f"{out}.partial").read_text())) == 16
 
 
 def test_other_bad_input(made, tmp_path, capsys):
@@ -202,8 +274,10 @@ def test_a_converted_checkpoint_brings_its_tokenizer_and_its_length(made, tmp_pa
     (found,) = answers(capsys.readouterr().out)
     assert isinstance(found["output"], str) and found["inputs"] == "a b"
     Path(path).write_text("a b\na b c d e a b c\n")
-    assert main(arguments) == 2
-    assert "tokens and 6 for what is written make more than the 10 positions" in capsys.readouterr().err
+    assert main(arguments) == 0
+    printed = capsys.readouterr()
+    assert [one.get("beyond", False) for one in answers(printed.out)] == [False, True]
+    assert "1 answers went beyond the positions of the model" in printed.err
 
 
 def test_progress_is_said_every_five_seconds(monkeypatch, capsys):

@@ -26,6 +26,8 @@ def test_what_is_written_is_read(tmp_path):
         ("{not json", "a.jsonl:2:2: not JSON"),
         ('["a"]', "a.jsonl:2: not an object"),
         ('{"hypotesis": "a"}', "a.jsonl:2: no key 'hypothesis'.*did you mean 'hypotesis'"),
+        ('{"hypothesis": "a", "hypothesis": "b"}', "a.jsonl:2: the key 'hypothesis' is there twice"),
+        ('{"hypothesis": "\0"}', "a.jsonl:2: not text .byte 17 of the line is NUL"),
         ('{"hypothesis": 3}', "a.jsonl:2: hypothesis is 3: must be a text"),
         ('{"hypothesis": "a", "references": "b"}', "a.jsonl:2: references is 'b': must be a list of texts"),
         ('{"hypothesis": "a", "columns": {"n": 1}}', "a.jsonl:2: columns is .*: must be an object of texts"),
@@ -57,6 +59,19 @@ def test_lines_and_several_references(tmp_path):
     assert [answer.references for answer in found] == [("eins",), ("zwei", "2"), ("", "drei")]
     assert [answer.hypothesis for answer in found] == ["eins", "", "drei"]
     assert {answer.language for answer in found} == {"de"}
+
+
+@pytest.mark.parametrize("name", ["out.txt", "out.jsonl", "out"])
+def test_what_infer_writes_is_known_by_its_first_line(tmp_path, name):
+    hypotheses = write(tmp_path / name, '{"inputs": "1", "output": "eins"}', '{"inputs": "2", "output": ""}')
+    found = answers.read_lines(hypotheses, [write(tmp_path / "ref", "eins", "zwei")])
+    assert [(answer.inputs, answer.hypothesis) for answer in found] == [("1", "eins"), ("2", "")]
+
+
+@pytest.mark.parametrize("first", ['{"a": 1}', "{curly", "{}"])
+def test_a_text_that_begins_with_a_brace_is_a_text(tmp_path, first):
+    found = answers.read_lines(write(tmp_path / "out", first, "b"), [write(tmp_path / "ref", "c", "d")])
+    assert [answer.hypothesis for answer in found] == [first, "b"]
 
 
 def test_files_that_do_not_align_name_both_counts(tmp_path):

@@ -172,16 +172,20 @@ def test_unfinished_answers_are_noted(room, tmp_path, monkeypatch):
     assert not any("positions" in note for note in found["notes"])
 
 
-def test_prompts_longer_than_the_model_are_noted(room, tmp_path):
+def test_answers_beyond_the_positions_of_the_model_are_noted(room, tmp_path, monkeypatch):
     folder, stores, _ = room
     tuned = subject(folder / "base/checkpoints/0")
     lengths = [len(word) for word in small_runs.words(6, 3)]
-    tuned = dataclasses.replace(tuned, about={**tuned.about, "hugging_face": {"max_position_embeddings": 10}})
-    asked = Evaluation(scores=("chrf",), decoding=SHORT)
+    tuned = dataclasses.replace(tuned, about={**tuned.about, "hugging_face": {"max_position_embeddings": 9}})
+    written = [Generated(small_runs.tokens("abcdef"), -1.0, False)] * 6
+    monkeypatch.setattr(evaluations, "generate", lambda *given: written)
+    asked = Evaluation(scores="chrf", decoding=SHORT)
+    assert asked.scores == ("chrf",)
     notes = evaluate_answers(tuned, stores["copies"], asked, tmp_path)["notes"]
-    count = sum(length + 1 + 6 > 10 for length in lengths)
+    # Start, prompt, and what was written but for the last token, which was not read again.
+    count = sum(1 + length + 5 > 9 for length in lengths)
     assert 0 < count < 6
-    assert any(note.startswith(f"{count} of 6 prompts") and "10 positions" in note for note in notes)
+    assert any(note.startswith(f"{count} of 6 answers took") and "9 positions" in note for note in notes)
 
 
 def test_shots_are_shown_and_part_of_what_answers_are(room, tmp_path, monkeypatch):

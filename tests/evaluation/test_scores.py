@@ -164,6 +164,21 @@ def test_the_language_chooses_the_tokenizer_of_bleu(tmp_path):
     assert "tok:zh" in found("bleu", said, tmp_path).signature, "what the task says comes before the script"
     assert "tok:zh" in found("bleu", latin, tmp_path, language="zh").signature
     assert "tok:13a" in found("bleu", said, tmp_path, language="de").signature
+    for spelling in ("zh-CN", "zho_Hant", "cmn", "Chinese", "yue"):
+        assert "tok:zh" in found("bleu", latin, tmp_path, language=spelling).signature
+        said = [dataclasses.replace(answer, language=spelling) for answer in latin]
+        assert "tok:zh" in found("bleu", said, tmp_path).signature
+    mixed = [dataclasses.replace(latin[0], language=one) for one in ("zh", "Chinese")]
+    assert "tok:zh" in found("bleu", mixed, tmp_path).signature
+    unknown = [dataclasses.replace(answer, language="klingon") for answer in latin]
+    bound = {"language": "klingon"}
+    for message, given, settings in (
+        ("bleu.language = 'klingon': not a language.*did you mean.*bind bleu.tokenize", latin, bound),
+        ("language of the answers = 'klingon': not a language", unknown, {}),
+    ):
+        with pytest.raises(InputError, match=message):
+            found("bleu", given, tmp_path, **settings)
+    assert "tok:char" in found("bleu", unknown, tmp_path, tokenize="char").signature
     with pytest.raises(InputError, match="bleu.tokenize = 'zhh'; did you mean 'zh'"):
         found("bleu", latin, tmp_path, tokenize="zhh")
     with pytest.raises(InputError, match="bleu.smooth_method = 'expo'; did you mean 'exp'"):
@@ -173,6 +188,25 @@ def test_the_language_chooses_the_tokenizer_of_bleu(tmp_path):
         assert "tok:ja-mecab" in found("bleu", japanese, tmp_path).signature
     except InputError as error:
         assert "ja-mecab" in str(error) and "bleu.tokenize = 'char'" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "says"),
+    [
+        ("bleu", {"smooth_method": "floor", "smooth_value": -1.0}, "bleu.smooth_value = -1.0: 0 or more"),
+        ("bleu", {"smooth_method": "add-k", "smooth_value": float("nan")}, "bleu.smooth_value = nan"),
+        ("bleu", {"smooth_value": float("inf")}, "bleu.smooth_value = inf: 0 or more"),
+        ("chrf", {"char_order": -1}, "chrf.char_order = -1: 1 or more"),
+        ("chrf", {"char_order": 0}, "chrf.char_order = 0: 1 or more"),
+        ("chrf", {"word_order": -1}, "chrf.word_order = -1: 0 or more"),
+        ("chrf", {"beta": 0}, "chrf.beta = 0: 1 or more"),
+        ("accuracy", {"labels": (1, 2)}, "accuracy.labels = .*: a list of texts"),
+        ("accuracy", {"labels": 3}, "accuracy.labels = 3: a list of texts"),
+    ],
+)
+def test_settings_out_of_range(name, settings, says, tmp_path):
+    with pytest.raises(InputError, match=says):
+        found(name, texts.answers([("a", ["b"])]), tmp_path, **settings)
 
 
 def test_exact_match(tmp_path):

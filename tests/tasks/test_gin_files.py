@@ -9,7 +9,7 @@ import pytest
 from scaling_jax import configuration
 from scaling_jax.data.store import open_store
 from scaling_jax.tasks import prepare, registry
-from scaling_jax.tasks.flores200 import CODES
+from scaling_jax.tasks.languages import FLORES as CODES
 
 ROOT = Path(__file__).parents[2]
 WORDS = {
@@ -35,6 +35,15 @@ def _sentences(language, count, salt=""):
 def _lines(path, lines):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+# Our own, twice as long as such sentences are on average.
+HINDI = (
+    "राष्ट्रपति ने अपने भाषण में कहा कि सरकार अगले साल के बजट में शिक्षा और स्वास्थ्य सेवाओं पर "
+    "अधिक धन खर्च करेगी, लेकिन विपक्ष के नेताओं ने इस योजना की आलोचना करते हुए कहा कि इसमें "
+    "गाँवों के किसानों और छोटे व्यापारियों के लिए कुछ भी नया नहीं है और करों का बोझ पहले से "
+    "अधिक बढ़ जाएगा।"
+)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +82,7 @@ def data(tmp_path_factory):
     for part in ("dev", "devtest"):
         for language in ("de", "fr", "hi", "tr", "pl", "zh"):
             _lines(folder / f"flores200_dataset/{part}/{CODES[language]}.{part}", ["the dog runs."] * 4)
+        _lines(folder / f"flores200_dataset/{part}/hin_Deva.{part}", [HINDI] * 4)
     for code in ("de", "es", "fr"):
         for part, count in (("train", 20), ("val", 4), ("test", 4)):
             rows = [json.dumps({"text": f"der Hund {number}", "summary": "Hund"}) for number in range(count)]
@@ -116,11 +126,14 @@ def test_wmt14_and_its_pretraining_text(english_german):
 
 def test_flores_and_mlsum_in_that_vocabulary(data, english_german, tmp_path):
     model = english_german["mono_en"].vocabulary.path
-    # Two of the ten.
-    stores = "prepare.stores = [@flores_fr_de/task_store(), @flores_pl_zh/task_store()]"
+    # Three of the ten.
+    stores = "[@flores_fr_de/task_store(), @flores_pl_zh/task_store(), @flores_hi_de/task_store()]"
+    stores = f"prepare.stores = {stores}"
     bindings = [f"FLORES = '{data}'", f"VOCABULARY = '{model}'", stores]
     stores = _prepare("flores", tmp_path / "flores", bindings)
-    assert set(stores) == {"flores_fr_de", "flores_pl_zh"}
+    assert set(stores) == {"flores_fr_de", "flores_pl_zh", "flores_hi_de"}
+    hindi = stores["flores_hi_de"].split("test").lengths("inputs")
+    assert 2.5 * len(HINDI) < hindi.max() < 800, "in bytes, and whole"
     for name, store in stores.items():
         assert list(store.manifest["splits"]) == ["dev", "test"]
         assert store.manifest["target_language"] == name.split("_")[2]

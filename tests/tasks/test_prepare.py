@@ -212,6 +212,18 @@ def test_same_settings_same_bytes_in_another_process(made, tmp_path):
     assert done.stderr == ""  # TensorFlow's greetings are kept off the screen
 
 
+@pytest.mark.parametrize("name", ["train/00000.targets.tokens.npy", "dev/text.jsonl", "vocabulary.model"])
+def test_a_store_with_a_file_that_was_cut_is_not_up_to_date(made, tmp_path, name):
+    shutil.copytree(made[2], tmp_path / "stores")
+    path = tmp_path / "stores" / "finetune" / name
+    if name == "vocabulary.model":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=f"{name} (has|is missing).*removing the folder .*finetune"):
+        _prepare(tmp_path / "stores", SMALL)
+
+
 def test_up_to_date_stores_are_kept_and_others_refused(made):
     out = made[2]
     before = (out / "finetune" / "manifest.json").stat().st_mtime_ns

@@ -118,6 +118,8 @@ def test_the_mixture_is_its_parts_end_to_end(tmp_path):
         _source("mlsum")
     with pytest.raises(InputError, match="plain_text is no part of a mixture"):
         _source("mlsum", parts=("plain_text",))
+    alone = _source("mlsum", parts="mlsum_de")
+    assert _rows(alone, "test") == _rows(_source("mlsum", parts=["mlsum_de"]), "test")
     with pytest.raises(InputError, match="belle_eval is no part of a mixture"):
         _source("mlsum", parts=("belle_eval",))
     with pytest.raises(InputError, match="lab_headline does not say how many examples"):

@@ -64,6 +64,15 @@ def test_another_encoding_is_named_at_its_first_line(task, file):
         _read(task, path)
 
 
+@pytest.mark.parametrize("name", ["given.txt", "given.gz"])
+@pytest.mark.parametrize("task", LINES)
+def test_utf16_without_a_mark_is_valid_utf8_and_no_text(task, file, name):
+    lines = LINES["jsonl"][:1] if task == "jsonl" else LINES[task]
+    path = file(task, content="\n".join(lines).replace("ä", "a").encode("utf-16-le"), name=name)
+    with pytest.raises(InputError, match=rf"{name}:1: not text \(byte 2 of the line is NUL"):
+        _read(task, path)
+
+
 @pytest.mark.parametrize("task", LINES)
 def test_compressed_files_that_are_broken(task, file):
     path = file(task, name="given.gz")
@@ -87,8 +96,30 @@ def test_empty_files(task, file, name, content):
 
 
 def test_a_header_alone_is_an_empty_file(file):
+    path = file("e2e_nlg", ["mr,ref"])
     with pytest.raises(InputError, match="given.txt: the file is empty"):
-        _read("e2e_nlg", file("e2e_nlg", ["mr,ref"]))
+        _read("e2e_nlg", path)
+    with pytest.raises(InputError, match="given.txt: the file is empty"):
+        registry.find("e2e_nlg").call(train=str(path))
+
+
+def test_a_long_cell_is_csv(file):
+    lines = [*LINES["e2e_nlg"], 'a,"' + "b" * 140_000 + '"']
+    assert _read("e2e_nlg", file("e2e_nlg", lines)) == 300
+
+
+def test_two_columns_of_one_name(file):
+    for header in ("mr,ref,mr", "ref,mr,ref"):
+        twice = header.split(",")[0]
+        with pytest.raises(InputError, match=f"given.txt:1: two columns are called '{twice}'"):
+            _read("e2e_nlg", file("e2e_nlg", [header, "a,b,c"]))
+    assert _read("e2e_nlg", file("e2e_nlg", ["mr,ref,x,x", "a,b,c,d"])) == 1
+
+
+def test_a_repeated_key_in_an_array(file):
+    lines = ["[", '{"source": "a", "target": "b"},', '{"source": "a", "target": "b", "source": "c"}]']
+    with pytest.raises(InputError, match="given.txt:3: the key 'source' is there twice"):
+        _read("jsonl", file("jsonl", lines))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +136,8 @@ def test_a_header_alone_is_an_empty_file(file):
         ("jsonl", '"just a string"', r":150: a JSON object is needed, this is a str"),
         ("e2e_nlg", "one cell", r":150: 1 cells, the header has 2 columns"),
         ("e2e_nlg", 'a,"b" c', r":150: not CSV"),
-        ("e2e_nlg", 'a,"' + "b" * 140_000 + '"', r":150: not CSV .*field limit"),
+        ("e2e_nlg", 'a,"' + "b" * (1 << 24) + 'b"', r":150: not CSV .*field limit"),
+        ("jsonl", '{"source": "a", "target": "b", "source": "c"}', r":150: the key 'source' is there twice"),
         ("cola", "gj04\t1\tA sentence.", r":150: 3 tab-separated column\(s\), CoLA's files have 4"),
         ("cola", "gj04\t2\t\tA sentence.", r":150: label '2' in column 2, 0 or 1 is needed"),
     ],

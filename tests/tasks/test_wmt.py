@@ -196,6 +196,9 @@ def test_sets_under_wmts_own_file_names(tmp_path):
         segments = [f'<seg id="{number}"> {line} </seg>' for number, line in enumerate(SENTENCES[language])]
         _lines(raw / f"newstest2020-ende-{side}.{language}.sgm", ["<refset>", *segments, "</refset>"])
     source = _source("wmt14_en_de", folder=str(raw), corpora=["own.{lang}"], test_sets=["wmt20"])
+    texts = _source("wmt14_en_de", folder=str(raw), corpora="own.{lang}", dev_sets="wmt13", test_sets="wmt20")
+    for split in ("train", "dev", "test"):
+        assert _rows(texts, split) == _rows(source, split), "a text alone is a list of one"
     assert _rows(source, "dev") == _rows(source, "test") == _rows(source, "train")
     _lines(raw / "newstest2020-ende-ref.de.sgm", ['<seg id="1">Eins.</seg>'])
     with pytest.raises(InputError, match=r"src.en.sgm has 3 segments and .*ref.de.sgm has 1"):
@@ -245,7 +248,8 @@ def flores(tmp_path):
     for part in ("dev", "devtest"):
         for language, code in (("de", "deu_Latn"), ("en", "eng_Latn"), ("zh", "zho_Hans")):
             _lines(tmp_path / f"flores200_dataset/{part}/{code}.{part}", SENTENCES[language])
-        _lines(tmp_path / f"flores200_dataset/{part}/ast_Latn.{part}", ["Ún.", "Dos.", "Tres."])
+        for code in ("ast_Latn", "swh_Latn", "zho_Hant", "qqq_Latn"):
+            _lines(tmp_path / f"flores200_dataset/{part}/{code}.{part}", ["Ún.", "Dos.", "Tres."])
     return str(tmp_path)
 
 
@@ -257,14 +261,34 @@ def test_flores_directions(flores):
     assert _rows(same, "dev") == _rows(source, "dev")
     other = _source("flores200", folder=flores, source="ast_Latn", target="de", template="{source}")
     assert _rows(other, "test")[0] == ("Ún.", "Eins.")
-    with pytest.raises(InputError, match="'ast_Latn': not a language that is known here"):
-        _source("flores200", folder=flores, source="ast_Latn", target="de")
+    with pytest.raises(InputError, match="'qqq_Latn': not a language that is known here"):
+        _source("flores200", folder=flores, source="qqq_Latn", target="de")
     with pytest.raises(InputError, match=r"flores200.source = 'xx': .*no such language; known: ast_Latn"):
         _source("flores200", folder=flores, source="xx", target="de")
     with pytest.raises(InputError, match=r"data not found. Looked for .*devtest.*flores200_dataset.tar.gz"):
         _source("flores200", folder=f"{flores}/flores200_dataset/dev")
     with pytest.raises(InputError, match="flores200.folder, which is not set"):
         _source("flores200")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "prompt", "language"),
+    [
+        ("ast_Latn", "de", "translate Asturian to German: Ún.", "de"),
+        ("swh_Latn", "zho_Hant", "translate Swahili to Chinese (Traditional): Ún.", "zh"),
+        ("sw", "ast_Latn", "translate Swahili to Asturian: Ún.", "ast"),
+        ("zho_Hant", "zh", "translate Chinese (Traditional) to Chinese: Ún.", "zh"),
+    ],
+)
+def test_every_language_of_flores(flores, source, target, prompt, language):
+    found = _source("flores200", folder=flores, source=source, target=target)
+    assert _rows(found, "test")[0][0] == prompt and found.target_language == language
+
+
+@pytest.mark.parametrize(("source", "target"), [("de", "de"), ("zh", "zho_Hans"), ("swh_Latn", "sw")])
+def test_flores_of_one_language_is_refused(flores, source, target):
+    with pytest.raises(InputError, match="are one language: name two"):
+        _source("flores200", folder=flores, source=source, target=target)
 
 
 @real_data

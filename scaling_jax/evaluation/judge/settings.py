@@ -59,8 +59,8 @@ class JudgeSettings:
         for name in ("endpoint", "model"):
             if not getattr(self, name):
                 raise InputError(f"JudgeSettings.{name} is not set: the judge's {_MEANT[name]}")
-        parts = urllib.parse.urlsplit(self.endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        parts = _parts(self.endpoint)
+        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError(
                 f"JudgeSettings.endpoint = {shown(self.endpoint)!r}: a URL is needed, {_MEANT['endpoint']}"
             )
@@ -115,6 +115,17 @@ def api_key(settings: JudgeSettings) -> str:
 
 def shown(endpoint: str) -> str:
     """The endpoint as messages show it: without a password or a query."""
-    parts = urllib.parse.urlsplit(endpoint)
+    parts = _parts(endpoint)
+    if parts is None:  # which part of it is a password cannot be told
+        return endpoint.rsplit("@", 1)[-1].partition("?")[0]
     netloc = parts.netloc.rsplit("@", 1)[-1]
     return urllib.parse.urlunsplit((parts.scheme, netloc, parts.path, "", ""))
+
+
+def _parts(endpoint: str) -> urllib.parse.SplitResult | None:
+    """The parts of a URL, or None where it is none: an open bracket, a port that is no number."""
+    try:
+        parts = urllib.parse.urlsplit(endpoint)
+        return parts if parts.port is None or parts.port else None  # which looks at the port
+    except ValueError:
+        return None

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from scaling_jax.errors import InputError
 from scaling_jax.evaluation.references import checked_references
 from scaling_jax.evaluation.score import Answer, ScoreResult, score
 
@@ -12,7 +13,9 @@ _QUOTED = 3
 
 
 @score("accuracy", columns=("accuracy",), summary="share of right labels, 0 to 100")
-def accuracy(answers: Sequence[Answer], folder: Path, labels: Sequence[str] = ()) -> ScoreResult:
+def accuracy(
+    answers: Sequence[Answer], folder: Path, labels: str | Sequence[str] = ()
+) -> ScoreResult:
     """Compares without the white space around a label. An answer that is no label is wrong, and noted.
 
     Args:
@@ -21,8 +24,12 @@ def accuracy(answers: Sequence[Answer], folder: Path, labels: Sequence[str] = ()
         labels: all that there are; empty takes those of the references.
 
     Raises:
-        InputError: an answer without a reference.
+        InputError: an answer without a reference, or labels that are no texts.
     """
+    if isinstance(labels, str):
+        labels = [labels]
+    if not isinstance(labels, Sequence) or not all(isinstance(label, str) for label in labels):
+        raise InputError(f"accuracy.labels = {labels!r}: a list of texts such as ['World', 'Sports']")
     references = checked_references(answers, "accuracy")
     right = [{text.strip() for text in own} for own in references]
     known = {label.strip() for label in labels} or set().union(*right)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from scaling_jax.errors import InputError
 from scaling_jax.evaluation.references import reference_streams
 from scaling_jax.evaluation.score import Answer, ScoreResult, score
 
@@ -33,10 +34,14 @@ def chrf(
         eps_smoothing: sacrebleu's, as in chrF++.py, NLTK and Moses.
 
     Raises:
-        InputError: an answer without a reference.
+        InputError: an answer without a reference, or an order or a weight that is out of range.
     """
     from sacrebleu.metrics import CHRF
 
+    least = {"char_order": (char_order, 1), "word_order": (word_order, 0), "beta": (beta, 1)}
+    for name, (value, low) in least.items():
+        if value < low:
+            raise InputError(f"chrf.{name} = {value!r}: {low} or more")
     streams = reference_streams(answers, "chrf")
     metric = CHRF(char_order, word_order, beta, lowercase, whitespace, eps_smoothing)
     value = metric.corpus_score([answer.hypothesis for answer in answers], streams).score
