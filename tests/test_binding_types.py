@@ -63,9 +63,15 @@ def test_what_does_not(value, hint, says):
     ("bindings", "says"),
     [
         (["lora.rank = 2.5"], r"^lora\.rank = 2\.5: a whole number is needed$"),
-        (["lora.layers = (0.7,)"], r"^lora\.layers = \(0\.7,\): a text or a list \(a whole number\) is needed$"),
+        (
+            ["lora.layers = (0.7,)"],
+            r"^lora\.layers = \(0\.7,\): a text or a list \(a whole number\) is needed$",
+        ),
         (["few/lora.targets = 5"], r"^few/lora\.targets = 5: a list \(a text\) is needed$"),
-        (["RANK = 'eight'", "lora.rank = %RANK"], r"^lora\.rank = %RANK = 'eight': a whole number is needed$"),
+        (
+            ["RANK = 'eight'", "lora.rank = %RANK"],
+            r"^lora\.rank = %RANK = 'eight': a whole number is needed$",
+        ),
         (["prompt.stacks = None"], r"^prompt\.stacks = None: a list"),
         (["Study.cohort = 'x'"], r"^Study\.cohort = 'x'"),
         (["FinetuneSettings.max_steps = 1e3"], r"max_steps = 1000\.0: a whole number is needed"),
@@ -77,7 +83,12 @@ def test_bindings_are_named(bindings, says):
 
 
 def test_references_are_left_alone():
-    bindings = ["PretrainSettings.schedule = @Schedule()", "Study.grids = [@Grid()]", "RANK = 8", "lora.rank = %RANK"]
+    bindings = [
+        "PretrainSettings.schedule = @Schedule()",
+        "Study.grids = [@Grid()]",
+        "RANK = 8",
+        "lora.rank = %RANK",
+    ]
     configuration.parse([], bindings, imports=CONFIGURABLES)
 
 

@@ -62,9 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep answers, scores and what a score writes here; later scores of the same answers are added",
     )
     parser.add_argument("--answers", metavar="FILE", help="score these answers (JSONL), without a model")
-    parser.add_argument(
-        "--hypotheses", metavar="FILE", help="score these lines of text, or what infer wrote"
-    )
+    parser.add_argument("--hypotheses", metavar="FILE", help="score these lines of text, or what infer wrote")
     parser.add_argument(
         "--references", nargs="+", default=[], metavar="FILE", help="for --hypotheses; one or several files"
     )

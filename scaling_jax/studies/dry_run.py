@@ -137,7 +137,8 @@ def _checkpoints(jobs: Sequence[Job], points: Sequence[Point], models: Models) -
     """What of the study stays on disk as checkpoints."""
     by_model = {point.model: point for point in points if not point.base}
     pretrained = sum(
-        len(job.details["levels"]) * memory.checkpoint_bytes(models.of(by_model[job.details["model"]]), Full())
+        len(job.details["levels"])
+        * memory.checkpoint_bytes(models.of(by_model[job.details["model"]]), Full())
         for job in jobs
         if job.kind == "pretraining" and job.details["model"] in by_model
     )

@@ -347,9 +347,7 @@ def test_starts_from_a_tuned_checkpoint(bases, tmp_path, method):
     jax.tree.map(np.testing.assert_array_equal, found, params)
     wanted = nats("own_decoder", method, tuned, base)
     _, batch = batches("own_decoder")
-    scores = jax.jit(made.score_batch)(
-        batch=batch, params=begin(made).params, flax_mutables={"base": found}
-    )
+    scores = jax.jit(made.score_batch)(batch=batch, params=begin(made).params, flax_mutables={"base": found})
     np.testing.assert_allclose(-scores, wanted, rtol=2e-5)
 
 

@@ -44,7 +44,9 @@ def test_mixtures_of_the_3b_model(study, task):
 
 def test_the_770m_model_has_the_two_smaller_sizes_of_two_tasks(study):
     points = [point for point in study.points() if point.model == "t5_770m"]
-    sizes = {store: {point.finetune_examples for point in points if point.store == store} for store in MIXTURES}
+    sizes = {
+        store: {point.finetune_examples for point in points if point.store == store} for store in MIXTURES
+    }
     assert sizes == {"en_de": {11718, 60546}, "en_fr": {82031, 410156}, "en_ro": set()}
     assert {point.store for point in points if not point.pretrain_tokens} == {"en_de", "en_fr"}
 

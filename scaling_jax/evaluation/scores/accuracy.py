@@ -13,9 +13,7 @@ _QUOTED = 3
 
 
 @score("accuracy", columns=("accuracy",), summary="share of right labels, 0 to 100")
-def accuracy(
-    answers: Sequence[Answer], folder: Path, labels: str | Sequence[str] = ()
-) -> ScoreResult:
+def accuracy(answers: Sequence[Answer], folder: Path, labels: str | Sequence[str] = ()) -> ScoreResult:
     """Compares without the white space around a label. An answer that is no label is wrong, and noted.
 
     Args:
