@@ -1,5 +1,5 @@
-"""Rough memory of a job, what is kept between steps exactly, what lives in a step by a stated formula; and the
-size of its checkpoint."""
+"""Rough memory of a job, what is kept between steps exactly, what lives in a step by a stated formula;
+and the size of its checkpoint."""
 
 from typing import Any
 

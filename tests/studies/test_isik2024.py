@@ -1,4 +1,4 @@
-"""The study of Isik et al. 2024: tasks, sizes, mixtures and settings as its section 4 and appendix have them."""
+"""The study of Isik et al. 2024: its tasks, sizes, mixtures and settings."""
 
 import gin
 import numpy as np
