@@ -54,7 +54,8 @@ def section(study: Study) -> Section:
             f"{len(study.done)} finetuning runs together trained for {words.seconds(total)}, pretraining not "
             "counted. Tuned: parameters that training changes and an adapter checkpoint stores; share: of "
             "the base model. Per epoch: one pass over the examples of the runs that have the most. Peak "
-            "memory: what the compiled training step needs on one device." + (_ABOUT_TOGETHER if together else ""),
+            "memory: what the compiled training step needs on one device."
+            + (_ABOUT_TOGETHER if together else ""),
             quiet=True,
         )
     )

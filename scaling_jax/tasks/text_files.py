@@ -40,7 +40,8 @@ def lines(path: Path) -> Iterator[str]:
     number = 0
     try:
         with _open(path) as file:
-            yield from lines_of(str(path), file)
+            for number, line in enumerate(lines_of(str(path), file), 1):  # noqa: B007, said below
+                yield line
     # RuntimeError: an archive with a password, or packed in a way that zipfile does not know.
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
         if not number and isinstance(error, OSError) and error.strerror:
