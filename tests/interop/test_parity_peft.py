@@ -1,7 +1,6 @@
 """Our adapters in Hugging Face's peft and peft's in ours, in one process (`make parity`; needs torch)."""
 
 import functools
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -141,7 +140,7 @@ def test_modules_are_those_that_peft_takes(case, settings):
     every = list(_places(cases.CASES[case]))
     config = peft.LoraConfig(**settings)
     wanted = {module for module in every if check_target_module_exists(config, module)}
-    assert targeted(Path("x"), settings, every) == wanted
+    assert targeted(settings, every) == wanted
     scaling = {"feedforward_modules": settings["target_modules"]}
     for module in every:
         theirs = peft.IA3Model._check_target_module_feedforward(
@@ -154,7 +153,7 @@ def settings_of(scaling):
     return scaling | {"target_modules": scaling["feedforward_modules"]}
 
 
-@pytest.mark.parametrize("case", [LLAMA, T5])
+@pytest.mark.parametrize("case", cases.CASES)
 def test_logits_after_a_step_of_lora(tmp_path, case):
     rate, epsilon = 1e-2, 1e-3
     model, given, method = cases.CASES[case], cases.batch(cases.CASES[case]), METHODS["lora_everywhere"][1]
