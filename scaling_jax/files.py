@@ -92,7 +92,7 @@ def read_json(path: str | os.PathLike) -> Any:
     """Reads JSON.
 
     Raises:
-        InputError: no such file, or not JSON (with line and column).
+        InputError: no such file, not JSON (with line and column), or JSON that is nested too deeply.
     """
     try:
         return json.loads(at(path).read_text("utf-8"))
@@ -102,6 +102,10 @@ def read_json(path: str | os.PathLike) -> Any:
         raise InputError(f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg})") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: JSON that is nested too deeply to be read") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise InputError(f"{path}: JSON that cannot be read ({error})") from error
 
 
 def make_directory(path: str | os.PathLike) -> Path:

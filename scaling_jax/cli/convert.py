@@ -3,7 +3,13 @@ adapter (LoRA, (IA)3, prompt) or what T5X's train.py has trained of our models (
 from one of ours, a Hugging Face folder, into which what was tuned is merged, or a PEFT adapter.
 """
 
+import contextlib
+import signal
+import sys
+import threading
 import time
+from collections.abc import Iterator
+from typing import Any
 
 from scaling_jax import configuration
 
@@ -16,7 +22,18 @@ EXAMPLE = (
     "  scaling-jax convert runs/lora-1000/checkpoint exports/lora-1000 --to hugging_face\n"
     "  scaling-jax convert runs/lora-1000/checkpoint exports/adapter --to adapter --base google/flan-t5-xl"
 )
+INTERRUPTED = "nothing was written, run the same command again"
 CONFIGURABLES = "scaling_jax.studies.configurables"
+# Of each kind of conversion: what it is called, and those of the flags here that it heeds.
+_FLAGS = ("name", "dtype", "activations", "remat", "vocabulary", "base", "method", "size", "gin_file", "gin")
+_HEEDED = {
+    "model": ("for a whole model that is read", ("name", "dtype", "activations", "remat", "vocabulary")),
+    "adapter_read": ("for an adapter that is read", ("base",)),
+    "tuned_by_t5x": ("with --method", ("base", "method", "gin_file", "gin")),
+    "trained_by_t5x": ("with --size", ("vocabulary", "size", "gin_file", "gin")),
+    "hugging_face": ("with --to hugging_face", ("dtype", "base")),
+    "adapter": ("with --to adapter", ("base",)),
+}
 
 
 def add_arguments(parser) -> None:
@@ -26,19 +43,17 @@ def add_arguments(parser) -> None:
     parser.add_argument("--to", choices=("checkpoint", "hugging_face", "adapter"), default="checkpoint")
     parser.add_argument("--name", help="of the model in records; the folder's by default")
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the arrays that are written"
+        "--dtype", choices=("float32", "bfloat16"), help="of the arrays that are written; float32 by default"
     )
     parser.add_argument(
         "--activations",
         choices=("float32", "bfloat16"),
-        default="float32",
-        help="dtype that the checkpoint's model computes in",
+        help="dtype that the checkpoint's model computes in; float32 by default",
     )
     parser.add_argument(
         "--remat",
         choices=("none", "attention", "dots", "full"),
-        default="none",
-        help="what the model's backward pass recomputes",
+        help="what the model's backward pass recomputes; none by default",
     )
     parser.add_argument(
         "--vocabulary",
@@ -73,81 +88,90 @@ def run(arguments) -> int:
     from scaling_jax import files
     from scaling_jax.errors import InputError
 
-    of_t5x = arguments.method or arguments.size
-    _check_flags(arguments)
-    if of_t5x and (arguments.gin or arguments.gin_file):
+    source, out = files.at(arguments.folder), files.at(arguments.out)
+    kind = _kind(arguments, source)
+    _check_flags(arguments, kind)
+    if arguments.to != "checkpoint" and files.is_remote(out):
+        raise InputError(f"{out}: --to {arguments.to} writes a folder of this machine; copy that there")
+    if arguments.gin or arguments.gin_file:
         configuration.parse_arguments(arguments, [CONFIGURABLES])
     else:
         configuration.import_module(CONFIGURABLES)
-    out = files.at(arguments.out)
-    if arguments.to != "checkpoint" and files.is_remote(out):
-        raise InputError(f"{out}: --to {arguments.to} writes a folder of this machine; copy that there")
     began = time.perf_counter()
-    made = _of_t5x(arguments) if of_t5x else _converted(arguments)
+    with _ended_by_sigterm():
+        made = _made(arguments, kind, source, out)
     print(f"{out}: {made.model}, {made.parameters:,} parameters, {time.perf_counter() - began:.1f} s")
     if made.remark:
         print(made.remark)
     if made.vocabulary is None and arguments.to == "checkpoint":
-        print("no tokenizer beside it: to tune it, convert again with --vocabulary STORE")
+        again = "again" if "vocabulary" in _HEEDED[kind][1] else "the base again"
+        print(f"no tokenizer beside it: to tune it, convert {again} with --vocabulary STORE")
     return 0
 
 
-def _check_flags(arguments) -> None:
+def _kind(arguments, source: Any) -> str:
+    """Which of the conversions is asked for."""
+    from scaling_jax import files
+
+    if arguments.to != "checkpoint":
+        return arguments.to
+    if arguments.method:
+        return "tuned_by_t5x"
+    if arguments.size:
+        return "trained_by_t5x"
+    is_adapter = not files.is_remote(source) and (source / "adapter_config.json").is_file()
+    return "adapter_read" if is_adapter else "model"
+
+
+def _check_flags(arguments, kind: str) -> None:
     """
     Raises:
-        InputError: flags of a run of T5X's that do not belong together.
+        InputError: a flag that this conversion would not heed, or one that it needs.
     """
     from scaling_jax.errors import InputError
 
-    if not (arguments.method or arguments.size):
-        if arguments.gin or arguments.gin_file:
-            raise InputError("gin says what T5X's train.py has trained: add --method NAME or --size NAME")
-    elif arguments.method and arguments.size:
-        raise InputError("a run of T5X's that began at random is named by --size alone, without --method")
-    elif arguments.to != "checkpoint":
-        raise InputError(
-            f"--to {arguments.to} takes a checkpoint of ours: convert what T5X trained to one first"
-        )
-    elif arguments.method and not arguments.base:
+    words, heeded = _HEEDED[kind]
+    given = [flag for flag in _FLAGS if getattr(arguments, flag)]
+    if idle := [f"--{flag}" for flag in given if flag not in heeded]:
+        raise InputError(f"{', '.join(idle)} would have no effect {words}: leave it out")
+    if kind == "tuned_by_t5x" and not arguments.base:
         raise InputError("--method needs --base: the checkpoint of ours that T5X tuned")
-    elif arguments.size and arguments.base:
-        raise InputError("--size is of a run without a base: name --base and --method, or --size alone")
+    if kind == "adapter_read" and not arguments.base:
+        raise InputError(f"{arguments.folder} is an adapter: name the checkpoint of its base with --base")
 
 
-def _of_t5x(arguments):
-    """What T5X's train.py has trained of our models."""
+def _made(arguments, kind: str, source: Any, out: Any):
+    """What the conversion wrote."""
     from scaling_jax import files
-    from scaling_jax.interop import t5x_runs
+    from scaling_jax.interop import conversion, t5x_runs
     from scaling_jax.training.mesh import Layout
 
-    source, out = files.at(arguments.folder), files.at(arguments.out)
     layout = Layout(fsdp=arguments.fsdp, tensor=arguments.tensor)
-    if arguments.method:
-        return t5x_runs.to_tuned(source, out, files.at(arguments.base), arguments.method, layout)
+    dtype = arguments.dtype or "float32"
     vocabulary = files.at(arguments.vocabulary) if arguments.vocabulary else None
-    return t5x_runs.to_pretrained(source, out, arguments.size, layout, vocabulary)
-
-
-def _converted(arguments):
-    """A model or adapter of others, or one of ours for others."""
-    from scaling_jax import files
-    from scaling_jax.errors import InputError
-    from scaling_jax.interop import conversion
-    from scaling_jax.training.mesh import Layout
-
-    source, out = files.at(arguments.folder), files.at(arguments.out)
-    layout = Layout(fsdp=arguments.fsdp, tensor=arguments.tensor)
-    if arguments.to == "hugging_face":
-        base = files.at(arguments.base) if arguments.base else None
-        return conversion.to_hugging_face(source, out, layout, arguments.dtype, base)
-    if arguments.to == "adapter":
+    if kind == "adapter":
         return conversion.to_adapter(source, out, layout, arguments.base)
-    if not files.is_remote(source) and (source / "adapter_config.json").is_file():
-        if arguments.base is None:
-            raise InputError(f"{source} is an adapter: name the checkpoint of its base with --base")
-        return conversion.from_adapter(source, out, files.at(arguments.base), layout)
-    execution = {"dtype": arguments.activations, "remat": arguments.remat}
-    vocabulary = files.at(arguments.vocabulary) if arguments.vocabulary else None
-    return conversion.to_checkpoint(
-        source, out, arguments.name, layout, arguments.dtype, execution, vocabulary
-    )
+    base = files.at(arguments.base) if arguments.base else None
+    if kind == "hugging_face":
+        return conversion.to_hugging_face(source, out, layout, dtype, base)
+    if kind == "adapter_read":
+        return conversion.from_adapter(source, out, base, layout)
+    if kind == "tuned_by_t5x":
+        return t5x_runs.to_tuned(source, out, base, arguments.method, layout)
+    if kind == "trained_by_t5x":
+        return t5x_runs.to_pretrained(source, out, arguments.size, layout, vocabulary)
+    execution = {"dtype": arguments.activations or "float32", "remat": arguments.remat or "none"}
+    return conversion.to_checkpoint(source, out, arguments.name, layout, dtype, execution, vocabulary)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Lets SIGTERM end the process as an error does, so that nothing half-written is left."""
+    if threading.current_thread() is not threading.main_thread():  # whoever owns the process listens
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

@@ -1,7 +1,8 @@
 """`scaling-jax VERB`: finds the verb's file, parses, calls it, and turns errors into one line.
 
 A verb is one file of this folder with `SUMMARY` (one line), `EXAMPLE` (a command that teaches),
-`add_arguments(parser)` and `run(arguments)`. Verb files import nothing heavy at the top, so that
+`add_arguments(parser)` and `run(arguments)`; one that does not go on where it was interrupted says with
+`INTERRUPTED` what is true then. Verb files import nothing heavy at the top, so that
 `scaling-jax --help` stays under a second.
 """
 
@@ -20,6 +21,7 @@ _ORDER = (
     *("prepare", "pretrain", "convert", "finetune", "evaluate", "infer", "study", "plan"),
     *("fit", "predict", "compare", "pilot", "recommend", "backtest", "report"),
 )
+_INTERRUPTED = "what was finished is kept, run the same command to go on"
 _EPILOG = """The way through:
   scaling-jax study --gin_file gin_configs/studies/quickstart.gin --out runs/quickstart
   scaling-jax report runs/quickstart
@@ -55,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(child)
-        child.set_defaults(run=module.run)
+        child.set_defaults(run=module.run, interrupted=getattr(module, "INTERRUPTED", _INTERRUPTED))
     return top
 
 
@@ -68,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"scaling-jax {arguments.verb}: error: {configuration.message(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; what was finished is kept, run the same command to go on", file=sys.stderr)
+        print(f"interrupted; {arguments.interrupted}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

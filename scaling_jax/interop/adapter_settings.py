@@ -11,6 +11,7 @@ from typing import Any
 
 from scaling_jax import files
 from scaling_jax.errors import InputError
+from scaling_jax.interop.settings import check_pattern, indices, of_file, one_of, text_or_texts
 
 KINDS = ("LORA", "IA3", "PROMPT_TUNING")
 # Settings that we read, that say where an adapter came from, or that a finished one does not depend on.
@@ -32,67 +33,49 @@ def read_settings(file: Path) -> dict[str, Any]:
     """The settings of an adapter that our methods can be.
 
     Raises:
-        InputError: no such file, a kind that is not known, or settings that our methods do not have.
+        InputError: no such file, a kind that is not known, settings that our methods do not have, or
+            modules or layers that are not named as PEFT does.
     """
     settings = files.read_json(file)
     if not isinstance(settings, dict):
         raise InputError(f"{file}: no adapter's settings, but a {type(settings).__name__}")
-    kind = settings.get("peft_type")
-    if kind not in KINDS:
-        raise InputError(f"{file}: peft_type {kind!r}; known are {', '.join(KINDS)}")
-    unusual = {
-        key: value
-        for key, value in settings.items()
-        if value and key not in (*_READ, *_WITHOUT_EFFECT) and value not in _ALLOWED.get(key, ())
-    }
-    if unusual:
-        raise InputError(
-            f"{file} asks for what our methods do not have: {unusual} (what changes nothing of what the "
-            "adapter computes may be taken out of the file)"
-        )
+    with of_file(file):
+        one_of(settings, "peft_type", KINDS)
+        unusual = {
+            key: value
+            for key, value in settings.items()
+            if value and key not in (*_READ, *_WITHOUT_EFFECT) and value not in _ALLOWED.get(key, ())
+        }
+        if unusual:
+            raise InputError(
+                f"asks for what our methods do not have: {unusual} (what changes nothing of what the "
+                "adapter computes may be taken out of the file)"
+            )
+        _check_modules(settings)
     return settings
 
 
-def whole_number(file: Path, settings: Mapping[str, Any], name: str) -> int:
-    """
-    Raises:
-        InputError: it is not there, or no whole number above 0.
-    """
-    value = settings.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{file}: {name} = {value!r}: a whole number above 0")
-    return value
+def _check_modules(settings: Mapping[str, Any]) -> None:
+    """Once, before they are asked for every module of a model."""
+    for name in ("target_modules", "exclude_modules", "feedforward_modules"):
+        if isinstance(wanted := text_or_texts(settings, name), str):
+            check_pattern(name, wanted)
+    for pattern in _layers_patterns(settings):
+        check_pattern("layers_pattern", pattern)
+    indices(settings, "layers_to_transform")
 
 
-def number(file: Path, settings: Mapping[str, Any], name: str, default: float | None = None) -> float:
-    """
-    Raises:
-        InputError: it is no number, or not there and has no default.
-    """
-    value = settings.get(name, default)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise InputError(f"{file}: {name} = {value!r}: a number")
-    return value
-
-
-def targeted(file: Path, settings: Mapping[str, Any], modules: Iterable[str]) -> set[str] | None:
-    """Those of the modules that the settings name, by PEFT's rules; None where they name none.
-
-    Raises:
-        InputError: a pattern that is no regular expression.
-    """
+def targeted(settings: Mapping[str, Any], modules: Iterable[str]) -> set[str] | None:
+    """Those of the modules that the settings name, by PEFT's rules; None where they name none."""
     wanted = settings.get("target_modules")
     if not wanted:
         return None
     excluded = settings.get("exclude_modules") or ()
-    try:
-        return {
-            module
-            for module in modules
-            if _is_named(module, wanted) and _is_chosen(module, settings) and not _is_named(module, excluded)
-        }
-    except re.error as error:
-        raise InputError(f"{file}: {error.pattern!r} is no regular expression ({error})") from error
+    return {
+        module
+        for module in modules
+        if _is_named(module, wanted) and _is_chosen(module, settings) and not _is_named(module, excluded)
+    }
 
 
 def scales_input(module: str, settings: Mapping[str, Any]) -> bool:
@@ -113,11 +96,15 @@ def _is_named(module: str, wanted: str | Sequence[str]) -> bool:
 def _is_chosen(module: str, settings: Mapping[str, Any]) -> bool:
     """Whether it is in one of the layers that the settings choose: its first number is the layer's, or that
     after one of `layers_pattern`."""
-    layers = settings.get("layers_to_transform")
-    if layers is None or layers == [] or isinstance(settings["target_modules"], str):
+    layers = indices(settings, "layers_to_transform")
+    if not layers or isinstance(settings["target_modules"], str):
         return True
-    patterns = settings.get("layers_pattern") or r"[^.]*"
-    patterns = [patterns] if isinstance(patterns, str) else patterns
-    found = (re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", module) for pattern in patterns)
+    patterns = (rf"(?:^|.*?\.)(?:{pattern})\.(\d+)\." for pattern in _layers_patterns(settings))
+    found = (re.match(pattern, module) for pattern in patterns)
     first = next((match for match in found if match), None)
-    return first is not None and int(first[1]) in ([layers] if isinstance(layers, int) else layers)
+    return first is not None and int(first[first.re.groups]) in layers
+
+
+def _layers_patterns(settings: Mapping[str, Any]) -> list[str]:
+    patterns = text_or_texts(settings, "layers_pattern") or r"[^.]*"
+    return [patterns] if isinstance(patterns, str) else patterns

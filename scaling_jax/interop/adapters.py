@@ -70,10 +70,7 @@ def write_adapter(path: Path, model: ModelConfig, method: TuningMethod, tuned: A
     elif isinstance(method, LoRA | IA3):
         settings, tensors = _targeted(model, method, tuned)
     else:
-        raise InputError(
-            f"{type(method).__name__} has no form among PEFT's adapters (lora, ia3 and prompt have): "
-            "write the merged model with --to hugging_face"
-        )
+        raise _no_adapter(model, method)
     about = {
         "base_model_name_or_path": base,
         "task_type": "SEQ_2_SEQ_LM" if model.encoder_layers else "CAUSAL_LM",
@@ -82,6 +79,16 @@ def write_adapter(path: Path, model: ModelConfig, method: TuningMethod, tuned: A
     with files.new_directory(path) as folder:
         write_file(folder / TENSORS, tensors)
         files.write_json(folder / CONFIG, about | settings)
+
+
+def _no_adapter(model: ModelConfig, method: TuningMethod) -> InputError:
+    says = f"{type(method).__name__} has no form among PEFT's adapters (lora, ia3 and prompt have)"
+    merged = method.merged_model(model)
+    try:
+        hugging_face.family_of(merged).write_config(merged)
+    except InputError as error:
+        return InputError(f"{says}, nor has the merged model one at Hugging Face: {error}")
+    return InputError(f"{says}: write the merged model with --to hugging_face")
 
 
 def _targeted(model: ModelConfig, method: LoRA | IA3, tuned: Any) -> tuple[dict, list[NewTensor]]:

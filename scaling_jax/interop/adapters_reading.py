@@ -9,14 +9,10 @@ from typing import Any
 import numpy as np
 
 from scaling_jax.errors import InputError
-from scaling_jax.interop.adapter_settings import (
-    number,
-    read_settings,
-    scales_input,
-    targeted,
-    whole_number,
-)
+from scaling_jax.interop.adapter_settings import read_settings, scales_input, targeted
 from scaling_jax.interop.adapters import CONFIG, PREFIX, PROMPT, TENSORS, layer_counts, modules
+from scaling_jax.interop.reading import check_values
+from scaling_jax.interop.settings import number, of_file, text, truth, whole_number
 from scaling_jax.interop.tensor_files import StoredTensor, open_file
 from scaling_jax.models import counts
 from scaling_jax.models.config import ModelConfig
@@ -32,11 +28,16 @@ Found = dict[tuple[selection.Path, int], dict[str, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True)
 class Adapter:
-    """A method with the settings of an adapter, its name, and what was trained."""
+    """A method with the settings of an adapter, its name, and what was trained.
+
+    Attributes:
+        base: what the adapter calls the model that it was trained on; None where it does not say.
+    """
 
     name: str
     method: TuningMethod
     tuned: Any
+    base: str | None = None
 
 
 def read_adapter(path: Path, model: ModelConfig) -> Adapter:
@@ -44,28 +45,32 @@ def read_adapter(path: Path, model: ModelConfig) -> Adapter:
 
     Raises:
         InputError: no adapter there, a kind or an option of it that our methods do not have, a truncated
-            file, or one that was trained on another base (all that does not fit is named).
+            file, values that are not finite, or one that was trained on another base (all that does not
+            fit is named).
     """
     settings = read_settings(path / CONFIG)
     kind = settings["peft_type"]
+    with of_file(path / CONFIG):
+        base = text(settings, "base_model_name_or_path")
     if not (path / TENSORS).is_file() and (path / "adapter_model.bin").is_file():
         raise InputError(
             f"{path}/adapter_model.bin is a pickle, which is never loaded: save it as safetensors"
         )
     stored = open_file(path / TENSORS)
     if kind == "PROMPT_TUNING":
-        return _prompt(path, settings, stored, model)
+        return dataclasses.replace(_prompt(path, settings, stored, model), base=base)
     read = {"LORA": _lora_arrays, "IA3": _ia3_arrays}[kind]
     found = read(path, settings, stored, model)
     targets, layers = _selected(path, found, layer_counts(model))
     tuned = _stacked(found)
     if kind == "IA3":
-        return Adapter("ia3", IA3(targets=targets, layers=layers), tuned)
-    rank, alpha = settings["r"], number(path / CONFIG, settings, "lora_alpha")
-    scale = alpha / (rank**0.5 if settings.get("use_rslora") else rank)
-    dropout = number(path / CONFIG, settings, "lora_dropout", 0.0)
-    method = LoRA(rank=rank, alpha=scale * rank, dropout=dropout, targets=targets, layers=layers)
-    return Adapter("lora", method, tuned)
+        return Adapter("ia3", IA3(targets=targets, layers=layers), tuned, base)
+    with of_file(path / CONFIG):
+        rank, alpha = settings["r"], number(settings, "lora_alpha")
+        scale = alpha / (rank**0.5 if truth(settings, "use_rslora", False) else rank)
+        dropout = number(settings, "lora_dropout", 0.0)
+        method = LoRA(rank=rank, alpha=scale * rank, dropout=dropout, targets=targets, layers=layers)
+    return Adapter("lora", method, tuned, base)
 
 
 def _places(model: ModelConfig) -> dict[str, tuple[selection.Path, int]]:
@@ -80,7 +85,8 @@ def _places(model: ModelConfig) -> dict[str, tuple[selection.Path, int]]:
 def _lora_arrays(
     path: Path, settings: Mapping[str, Any], stored: Mapping[str, StoredTensor], model: ModelConfig
 ) -> Found:
-    rank = whole_number(path / CONFIG, settings, "r")
+    with of_file(path / CONFIG):
+        rank = whole_number(settings, "r")
     suffixes = {"lora_a": ".lora_A.weight", "lora_b": ".lora_B.weight"}
     shapes = _kernel_shapes(model)
     wanted: dict[str, tuple[selection.Path, int, str, tuple[int, ...]]] = {}
@@ -91,7 +97,7 @@ def _lora_arrays(
         if name.endswith(suffix)
     }
     places = _places(model)
-    targets = targeted(path / CONFIG, settings, places)
+    targets = targeted(settings, places)
     for module, (place, layer) in places.items():
         if module in (present if targets is None else targets):
             features_in, features_out = shapes[place]
@@ -101,7 +107,7 @@ def _lora_arrays(
     _check(path, stored, {name: shape for name, (*_, shape) in wanted.items()})
     found: Found = {}
     for name, (place, layer, ours, _) in wanted.items():
-        found.setdefault((place, layer), {})[ours] = _read(stored[name]).T
+        found.setdefault((place, layer), {})[ours] = _read(path, stored[name]).T
     return found
 
 
@@ -112,7 +118,7 @@ def _ia3_arrays(
     feed-forward is ours on the output of `up`."""
     shapes, wanted = _kernel_shapes(model), {}
     places = _places(model)
-    targets = targeted(path / CONFIG, settings, places)
+    targets = targeted(settings, places)
     for module, (place, layer) in places.items():
         name = f"{PREFIX}{module}.ia3_l"
         if not (name in stored if targets is None else module in targets):
@@ -131,7 +137,7 @@ def _ia3_arrays(
     for name, (place, layer, _) in wanted.items():
         if (place, layer) in found:
             raise InputError(f"{path}: {name} and another vector multiply the same activations")
-        found[place, layer] = {"ia3_scale": _read(stored[name]).reshape(-1)}
+        found[place, layer] = {"ia3_scale": _read(path, stored[name]).reshape(-1)}
     return found
 
 
@@ -140,11 +146,12 @@ def _prompt(
 ) -> Adapter:
     # With two parts, as is peft's default for an encoder-decoder, it holds a second prompt that it never
     # puts before the decoder.
-    length = whole_number(path / CONFIG, settings, "num_virtual_tokens")
-    parts = settings.get("num_transformer_submodules") or 1
+    with of_file(path / CONFIG):
+        length = whole_number(settings, "num_virtual_tokens")
+        parts = whole_number(settings, "num_transformer_submodules", 1)
     _check(path, stored, {PROMPT: (length * parts, model.model_dim)})
     place = "encoder" if model.encoder_layers else "embedding"
-    return Adapter("prompt", Prompt(length), {place: {"prompt": _read(stored[PROMPT])[:length]}})
+    return Adapter("prompt", Prompt(length), {place: {"prompt": _read(path, stored[PROMPT])[:length]}})
 
 
 def _selected(
@@ -207,5 +214,7 @@ def _check(path: Path, stored: Mapping[str, StoredTensor], need: Mapping[str, tu
         raise InputError(f"{path} holds no adapter for this base: none of its tensors is known")
 
 
-def _read(tensor: StoredTensor) -> np.ndarray:
-    return tensor.read().astype(np.float32)
+def _read(path: Path, tensor: StoredTensor) -> np.ndarray:
+    values = tensor.read()
+    check_values(path, tensor.name, values)
+    return values.astype(np.float32)

@@ -20,7 +20,7 @@ from scaling_jax.training import bases, checkpoints
 from scaling_jax.training.mesh import Layout
 from scaling_jax.training.optimizers import Optimizer
 from scaling_jax.training.program import Program
-from scaling_jax.tuning.method import restored_method
+from scaling_jax.tuning.method import TuningMethod, restored_method
 
 ONE_AXIS = Layout()
 TOKENIZER = (
@@ -141,13 +141,19 @@ def to_adapter(checkpoint: Path, out: Path, layout: Layout = ONE_AXIS, base: str
         base: name or folder of the base model in the adapter's config; None is the model's name.
 
     Raises:
-        InputError: no tuned checkpoint, or a method or base that PEFT cannot express.
+        InputError: no tuned checkpoint, a method or base that PEFT cannot express, or no name for a base that
+            was tuned itself: the model's is then that of the one before.
     """
     check_free(out)
     about = checkpoints.about(checkpoint)
     kind = about.get("kind", "resume")
     if kind != "tuned":
         raise InputError(f"{checkpoint} is a {kind} checkpoint, an adapter is made of a tuned one")
+    if base is None and _has_tuned_base(about):
+        raise InputError(
+            f"{checkpoint} was tuned from {about['base']['path']}, which was tuned itself: write that with "
+            "--to hugging_face and name the folder with --base"
+        )
     model, method = from_record(about["model"]), restored_method(about["method"])
     program = Program(model, method, Optimizer(), layout)
     tuned = checkpoints.restore(checkpoint, program.abstract_tuned())
@@ -158,6 +164,9 @@ def to_adapter(checkpoint: Path, out: Path, layout: Layout = ONE_AXIS, base: str
 def from_adapter(source: Path, out: Path, base: Path, layout: Layout = ONE_AXIS) -> Converted:
     """Makes a tuned checkpoint of a PEFT adapter and the checkpoint of its base.
 
+    Models of the same shapes cannot be told apart by the adapter's tensors; where it names another base, the
+    remark says so.
+
     Raises:
         InputError: see `adapters_reading.read_adapter`; or `out` is there, or `base` is no checkpoint.
     """
@@ -167,22 +176,79 @@ def from_adapter(source: Path, out: Path, base: Path, layout: Layout = ONE_AXIS)
     program = Program(model, found.method, Optimizer(), layout)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, program.abstract_tuned())
     tuned = jax.device_put(found.tuned, shardings)
+    save_tuned(out, tuned, found.name, found.method, base, base_about, step=0)
+    vocabulary, remark = base_about["vocabulary_sha256"], _other_base(found.base, base, base_about)
+    return Converted(out, model.name, program.trained_parameters(), vocabulary, remark)
+
+
+def save_tuned(
+    out: Path,
+    tuned: Any,
+    name: str,
+    method: TuningMethod,
+    base: Any,
+    base_about: Mapping[str, Any],
+    step: int,
+) -> None:
+    """Writes a tuned checkpoint, as `finetune` does, of what others trained beside a base of ours.
+
+    Args:
+        out: folder.
+        tuned: what was trained.
+        name: of the method.
+        method: with its settings.
+        base: where the base is.
+        base_about: what it says of itself, see `bases.load_base`.
+        step: at which training was.
+    """
     about = {
         "kind": "tuned",
-        "method": {"name": found.name, **dataclasses.asdict(found.method)},
+        "method": {"name": name, **dataclasses.asdict(method)},
         "base": {
             "path": str(base),
             "hash": base_about["hash"],
             "pretrain_tokens": base_about.get("pretrain_tokens"),
             "dtype": "float32",
+            **_tuned_from(base_about),
         },
         "model": base_about["model"],
         "vocabulary_sha256": base_about["vocabulary_sha256"],
         "start_id": base_about.get("start_id"),
-        "step": 0,
+        "step": step,
     }
     checkpoints.save(out, tuned, about | {"hash": bases.tuned_hash(tuned, about)})
-    return Converted(out, model.name, program.trained_parameters(), base_about["vocabulary_sha256"])
+
+
+def _tuned_from(base: Mapping[str, Any]) -> dict[str, Any]:
+    """What a tuned checkpoint says of a base that was tuned itself, as `finetune` has it."""
+    if base["kind"] != "tuned":
+        return {}
+    return {"tuned_from": {"method": base["method"], "base": base["base"]}}
+
+
+def _has_tuned_base(about: Mapping[str, Any]) -> bool:
+    base = about["base"]
+    # Where the base has moved or gone, what was noted of it stays; what earlier versions read lacks it.
+    return "tuned_from" in base or (
+        checkpoints.exists(base["path"]) and checkpoints.about(base["path"]).get("kind") == "tuned"
+    )
+
+
+def _other_base(named: str | None, base: Path, about: Mapping[str, Any]) -> str:
+    """A sentence where the adapter's name for its base is none of the base's; empty where it is."""
+    origin = bases.config_json(dict(about)).get("_name_or_path")
+    known = [name for name in (about["model"]["name"], origin) if isinstance(name, str) and name]
+    if not named or _last_part(named) in map(_last_part, known):
+        return ""
+    ours = " or ".join(map(repr, known))
+    return (
+        f"the adapter was made for {named!r} and {base} is {ours}: see that they are the same model, since "
+        "others of its shape fit too"
+    )
+
+
+def _last_part(name: str) -> str:
+    return name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].casefold()
 
 
 def _origin(checkpoint: Path) -> Path:

@@ -12,6 +12,7 @@ from scaling_jax.errors import InputError
 from scaling_jax.interop import llama, t5
 from scaling_jax.interop.names import Entry, Family
 from scaling_jax.interop.reading import DTYPES, Source, by_path, check, their_shape
+from scaling_jax.interop.settings import of_file, one_of
 from scaling_jax.interop.tensor_files import NewTensor, open_folder, write_folder
 from scaling_jax.models.config import ModelConfig
 
@@ -37,24 +38,17 @@ def open_model(path: Path, name: str | None = None) -> Source:
     settings = files.read_json(path / "config.json")
     if not isinstance(settings, dict):
         raise InputError(f"{path}/config.json: no settings of a model, but a {type(settings).__name__}")
-    family = FAMILIES.get(settings.get("model_type"))
-    if family is None:
-        raise InputError(
-            f"{path}/config.json: model_type {settings.get('model_type')!r}; known are {', '.join(FAMILIES)}"
-        )
+    with of_file(path / "config.json"):
+        family = FAMILIES[one_of(settings, "model_type", FAMILIES)]
     if settings.get("quantization_config"):
         raise InputError(
             f"{path}/config.json: the tensors are quantised (quantization_config): "
             "take the model as it was before"
         )
     tensors = open_folder(path)
-    try:
+    with of_file(path / "config.json"):
         model = family.read_config(settings, tensors, name or path.resolve().name)
         _check_start_id(family.start_id(settings), model)
-    except KeyError as error:
-        raise InputError(f"{path}/config.json: no {error.args[0]}") from error
-    except InputError as error:
-        raise InputError(f"{path}/config.json: {error}") from error
     return check(
         Source(
             path,
@@ -117,6 +111,10 @@ def write_model(
 
 def _new_tensors(family: Family, model: ModelConfig, parameters: Any, dtype: np.dtype) -> Iterator[NewTensor]:
     arrays = by_path(parameters)
+    for entry in family.entries(model):
+        if entry.ours.endswith("/bias") and entry.ours not in arrays:
+            kernel = arrays[entry.ours.removesuffix("bias") + "kernel"].shape
+            arrays[entry.ours] = np.zeros((*kernel[:-2], kernel[-1]), np.float32)
 
     def produced(entry: Entry, layer: int | None) -> np.ndarray:
         array = arrays[entry.ours] if layer is None else arrays[entry.ours][layer]

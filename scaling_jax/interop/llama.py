@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from scaling_jax.errors import InputError
-from scaling_jax.interop.names import Entry, Family, projections, whole_number
+from scaling_jax.interop.names import Entry, Family, cannot_be, projections
+from scaling_jax.interop.settings import number, one_of, truth, whole_number
 from scaling_jax.interop.tensor_files import StoredTensor
 from scaling_jax.models.config import ModelConfig
 
@@ -24,12 +25,10 @@ ACTIVATIONS = {
 def read_config(theirs: Mapping[str, Any], tensors: Mapping[str, StoredTensor], name: str) -> ModelConfig:
     """
     Raises:
-        InputError: an activation or a scaling of positions that we do not have.
+        InputError: a value of another type, an activation or a scaling of positions that we do not have.
     """
-    if theirs.get("hidden_act", "silu") not in ACTIVATIONS:
-        raise InputError(f"hidden_act {theirs['hidden_act']!r}: known are {', '.join(ACTIVATIONS)}")
-    attention = tuple(ATTENTION) if theirs.get("attention_bias") else ()
-    feed_forward = tuple(FEED_FORWARD) if theirs.get("mlp_bias") else ()
+    attention = tuple(ATTENTION) if truth(theirs, "attention_bias", False) else ()
+    feed_forward = tuple(FEED_FORWARD) if truth(theirs, "mlp_bias", False) else ()
     heads, model_dim = whole_number(theirs, "num_attention_heads"), whole_number(theirs, "hidden_size")
     return ModelConfig(
         name=name,
@@ -40,10 +39,10 @@ def read_config(theirs: Mapping[str, Any], tensors: Mapping[str, StoredTensor], 
         feed_forward_dim=whole_number(theirs, "intermediate_size"),
         vocabulary_size=whole_number(theirs, "vocab_size"),
         key_value_heads=whole_number(theirs, "num_key_value_heads", heads),
-        activation=ACTIVATIONS[theirs.get("hidden_act", "silu")],
-        norm_epsilon=theirs.get("rms_norm_eps", 1e-6),
+        activation=ACTIVATIONS[one_of(theirs, "hidden_act", ACTIVATIONS, "silu")],
+        norm_epsilon=number(theirs, "rms_norm_eps", 1e-6, above=0),
         embedding_scale="none",
-        output="tied" if theirs.get("tie_word_embeddings", False) else "untied",
+        output="tied" if truth(theirs, "tie_word_embeddings", False) else "untied",
         biases=attention + feed_forward,
         **_rotary(theirs),
     )
@@ -58,17 +57,21 @@ def _rotary(theirs: Mapping[str, Any]) -> dict[str, Any]:
     rotated = given.get("partial_rotary_factor", theirs.get("partial_rotary_factor"))
     if rotated not in (None, 1, 1.0):
         raise InputError(f"partial_rotary_factor {rotated!r}: known are positions that rotate whole heads")
-    base = given.get("rope_theta") or theirs.get("rope_theta") or 10_000.0
+    said = given if given.get("rope_theta") is not None else theirs
+    base = 10_000.0 if said.get("rope_theta") is None else number(said, "rope_theta", above=0)
     kind = given.get("rope_type") or given.get("type") or "default"
     if kind == "default":
         return {"rotary_base": base}
     if kind != "llama3":
         raise InputError(f"rotary positions of type {kind!r}: known are 'default' and 'llama3'")
+    low, high = (number(given, f"{part}_freq_factor", above=0) for part in ("low", "high"))
+    if low >= high:
+        raise InputError(f"low_freq_factor = {low}: a number below high_freq_factor, which is {high}")
     return {
         "rotary_base": base,
-        "rotary_factor": given["factor"],
-        "rotary_low_frequency": given["low_freq_factor"],
-        "rotary_high_frequency": given["high_freq_factor"],
+        "rotary_factor": number(given, "factor", above=0),
+        "rotary_low_frequency": low,
+        "rotary_high_frequency": high,
         "rotary_original_length": whole_number(given, "original_max_position_embeddings"),
     }
 
@@ -84,17 +87,12 @@ def write_config(config: ModelConfig) -> dict[str, Any]:
         "feed_forward": "gated",
         "attention_scale": "head_dim",
     }
-    wrong = {
-        field: getattr(config, field) for field, value in wanted.items() if getattr(config, field) != value
-    }
-    attention = set(config.biases) & set(ATTENTION)
-    feed_forward = set(config.biases) & set(FEED_FORWARD)
-    if attention not in (set(), set(ATTENTION)) or feed_forward not in (set(), set(FEED_FORWARD)):
-        wrong["biases"] = config.biases  # there, all projections of a block have one or none
+    wrong = {field: str(value) for field, value in wanted.items() if getattr(config, field) != value}
     if config.output == "tied_scaled":
-        wrong["output"] = config.output
+        wrong["output"] = "tied or untied"
     if wrong:
-        raise InputError(f"model {config.name!r} cannot be written as a LLaMA: {wrong}")
+        raise cannot_be(config, "LLaMA", wrong)
+    biases = _biases(config)
     activation = next(name for name, ours in ACTIVATIONS.items() if ours == config.activation)
     scaling = {
         "rope_type": "llama3",
@@ -117,20 +115,27 @@ def write_config(config: ModelConfig) -> dict[str, Any]:
         "rms_norm_eps": config.norm_epsilon,
         "rope_theta": config.rotary_base,
         "rope_scaling": None if config.rotary_factor == 1.0 else scaling,
-        "attention_bias": bool(attention),
-        "mlp_bias": bool(feed_forward),
+        "attention_bias": not biases.isdisjoint(ATTENTION),
+        "mlp_bias": not biases.isdisjoint(FEED_FORWARD),
         "tie_word_embeddings": config.output == "tied" and config.embedding_scale == "none",
     }
+
+
+def _biases(config: ModelConfig) -> set[str]:
+    """Projections that have a bias there: all of a block or none, so that some of ours are zeros there."""
+    blocks = (set(ATTENTION), set(FEED_FORWARD))
+    return set().union(*(block for block in blocks if not block.isdisjoint(config.biases)))
 
 
 def entries(config: ModelConfig) -> list[Entry]:
     """A LLaMA scales no embedding: ours are scaled in the file, and a tied output is then written apart."""
     scale = config.model_dim**0.5 if config.embedding_scale == "width" else 1.0
     ours, theirs = "layers/layer", "model.layers.{layer}"
+    biases = _biases(config)
     found = [
         Entry("embedding/table", "model.embed_tokens.weight", (0, 1), scale),
-        *projections(f"{ours}/attention", f"{theirs}.self_attn", ATTENTION, config.biases),
-        *projections(f"{ours}/feed_forward", f"{theirs}.mlp", FEED_FORWARD, config.biases),
+        *projections(f"{ours}/attention", f"{theirs}.self_attn", ATTENTION, biases),
+        *projections(f"{ours}/feed_forward", f"{theirs}.mlp", FEED_FORWARD, biases),
         Entry(f"{ours}/attention_norm/scale", f"{theirs}.input_layernorm.weight"),
         Entry(f"{ours}/feed_forward_norm/scale", f"{theirs}.post_attention_layernorm.weight"),
         Entry("final_norm/scale", "model.norm.weight"),

@@ -1,7 +1,7 @@
 """How a family of Hugging Face models names and lays out what our tree holds."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from scaling_jax.errors import InputError
@@ -40,7 +40,8 @@ class Family:
         model_type: as in config.json.
         read_config: (its config.json, its tensors, our name for the model) to our config.
         write_config: our config to its config.json.
-        entries: our config to the names of all parameters.
+        entries: our config to the names of all parameters; biases among them that ours does not have are
+            zeros there.
         start_id: its config.json to the id that begins what a decoder reads; None is the pad.
         duplicates: our config to names that may be there too, and the name whose values they repeat.
         ignored: endings of names that hold no parameters.
@@ -58,22 +59,17 @@ class Family:
 MATRIX = (1, 0)
 
 
-def whole_number(settings: Mapping[str, Any], name: str, default: int | None = None) -> int:
-    """A count or width of a config.json; the default stands where it is missing or null.
-
-    Raises:
-        KeyError: it is not there and has no default.
-        InputError: it is no whole number above 0.
-    """
-    value = settings[name] if default is None else settings.get(name)
-    if value is None and default is not None:
-        return default
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} = {value!r}: a whole number above 0")
-    return value
+def cannot_be(config: ModelConfig, family: str, wrong: Mapping[str, str]) -> InputError:
+    """That a model is none of a family, by its fields and what the family has instead."""
+    values = {field: getattr(config, field) for field in wrong}
+    values = {
+        field: " and ".join(value) if isinstance(value, tuple) else value for field, value in values.items()
+    }
+    said = "; ".join(f"{field}: {values[field]} here, {has} there" for field, has in wrong.items())
+    return InputError(f"model {config.name!r} cannot be written as a {family} ({said})")
 
 
-def projections(ours: str, theirs: str, names: Mapping[str, str], biases: tuple[str, ...]) -> list[Entry]:
+def projections(ours: str, theirs: str, names: Mapping[str, str], biases: Collection[str]) -> list[Entry]:
     """Kernels (and biases) of the projections {our name: their name} under two prefixes."""
     found = []
     for name, other in names.items():

@@ -76,6 +76,7 @@ def check(
     abstract = by_path(counts.abstract_parameters(source.model))
     for entry in source.entries:
         ours = abstract[entry.ours].shape
+        _check_depth(source, entry, ours)
         for layer in range(ours[0]) if entry.stacked else (None,):
             need[entry.theirs.format(layer=layer)] = their_shape(entry, ours)
     have = {
@@ -123,7 +124,8 @@ def read_parameters(source: Source, shardings: Any = None, dtype: str = "float32
         dtype: of the arrays, "float32" or "bfloat16".
 
     Raises:
-        InputError: a name that should repeat another's values and does not, or a tensor of whole numbers.
+        InputError: a name that should repeat another's values and does not, a tensor of whole numbers, or
+            one with values that are not finite.
     """
     _check_duplicates(source)
     abstract = by_path(counts.abstract_parameters(source.model))
@@ -135,6 +137,34 @@ def read_parameters(source: Source, shardings: Any = None, dtype: str = "float32
         *above, last = entry.ours.split("/")
         functools.reduce(lambda part, key: part.setdefault(key, {}), above, tree)[last] = array
     return tree
+
+
+def _check_depth(source: Source, entry: Entry, ours: tuple[int, ...]) -> None:
+    """Settings may speak of any number of layers: before a name is made for each of them."""
+    if entry.stacked and ours[0] > len(source.tensors):
+        before, after = entry.theirs.split("{layer}")
+        there = sum(name.startswith(before) and name.endswith(after) for name in source.tensors)
+        raise InputError(
+            f"{source.path} does not hold the model that it says: {ours[0]} layers by its settings, "
+            f"{there} tensors {entry.theirs}"
+        )
+
+
+def check_values(where: Path, name: str, values: np.ndarray) -> None:
+    """That they can be parameters: finite floats. Bits tell, infinity's and NaN's being the largest of either
+    sign, so that no second array is made.
+
+    Raises:
+        InputError: whole numbers, or some that are NaN or infinite.
+    """
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        raise InputError(f"{where}: {name} holds {values.dtype}, which are no parameters (quantised?)")
+    signed, unsigned = f"i{values.dtype.itemsize}", f"u{values.dtype.itemsize}"
+    infinity, below = (np.array(sign * np.inf, values.dtype) for sign in (1, -1))
+    if values.view(signed).max(initial=0) >= infinity.view(signed) or values.view(unsigned).max(
+        initial=0
+    ) >= below.view(unsigned):
+        raise InputError(f"{where}: {name} holds values that are not finite (NaN or infinite)")
 
 
 def their_shape(entry: Entry, ours: tuple[int, ...]) -> tuple[int, ...]:
@@ -168,8 +198,7 @@ def _place(source: Source, name: str, sharding: Sharding) -> jax.Array:
     """The tensor as it is stored: turning and casting it is the devices' work, who are faster at it."""
     tensor = source.tensors[name]
     values = tensor.read()
-    if not jnp.issubdtype(values.dtype, jnp.floating):
-        raise InputError(f"{source.path}: {name} holds {values.dtype}, which are no parameters (quantised?)")
+    check_values(source.path, name, values)
     if values.dtype == np.float64:
         values = values.astype(np.float32)
     return jax.make_array_from_callback(tensor.shape, sharding, lambda index: values[index])
@@ -211,7 +240,8 @@ def _stored_sharding(entry: Entry, sharding: Sharding) -> Sharding:
 def _check_duplicates(source: Source) -> None:
     for name, other in source.duplicates.items():
         if name in source.tensors:
-            if not np.array_equal(source.tensors[name].read(), source.tensors[other].read()):
+            repeated, first = source.tensors[name], source.tensors[other]
+            if repeated.shape != first.shape or not np.array_equal(repeated.read(), first.read()):
                 raise InputError(
                     f"{source.path}: by its config.json {name} is {other} again, but its values differ: "
                     "set tie_word_embeddings as the model was trained"

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from scaling_jax.errors import InputError
-from scaling_jax.interop.names import Entry, Family, projections, whole_number
+from scaling_jax.interop.names import Entry, Family, cannot_be, projections
+from scaling_jax.interop.settings import number, one_of, truth, whole_number
 from scaling_jax.interop.tensor_files import StoredTensor
 from scaling_jax.models.config import ModelConfig
 
@@ -26,7 +27,7 @@ FEED_FORWARDS = {
 def read_config(theirs: Mapping[str, Any], tensors: Mapping[str, StoredTensor], name: str) -> ModelConfig:
     """
     Raises:
-        InputError: a feed-forward that we do not have.
+        InputError: a value of another type, or a feed-forward that we do not have.
     """
     feed_forward, activation = _feed_forward(theirs)
     layers, heads = whole_number(theirs, "num_layers"), whole_number(theirs, "num_heads")
@@ -45,7 +46,7 @@ def read_config(theirs: Mapping[str, Any], tensors: Mapping[str, StoredTensor], 
         positions="relative",
         relative_buckets=whole_number(theirs, "relative_attention_num_buckets", 32),
         relative_distance=whole_number(theirs, "relative_attention_max_distance", 128),
-        norm_epsilon=theirs.get("layer_norm_epsilon", 1e-6),
+        norm_epsilon=number(theirs, "layer_norm_epsilon", 1e-6, above=0),
         attention_scale="none",
         embedding_scale="none",
         output=_output(theirs, tensors),
@@ -54,9 +55,7 @@ def read_config(theirs: Mapping[str, Any], tensors: Mapping[str, StoredTensor], 
 
 def _feed_forward(theirs: Mapping[str, Any]) -> tuple[str, str]:
     """(kind, activation) by `feed_forward_proj`, which newer files say again in two fields of their own."""
-    given = theirs.get("feed_forward_proj", "relu")
-    if given not in FEED_FORWARDS:
-        raise InputError(f"feed_forward_proj {given!r}: known are {', '.join(FEED_FORWARDS)}")
+    given = one_of(theirs, "feed_forward_proj", FEED_FORWARDS, "relu")
     feed_forward, activation = FEED_FORWARDS[given]
     again = {
         "is_gated_act": feed_forward == "gated",
@@ -72,8 +71,8 @@ def _output(theirs: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> s
     # 1.0 ties and scales, 1.1 does neither. transformers 5 writes tie_word_embeddings true whatever the
     # model, and in a field of its own whether outputs are scaled: then the tensors say what is tied.
     if "scale_decoder_outputs" not in theirs:
-        return "untied" if theirs.get("tie_word_embeddings") is False else "tied_scaled"
-    if theirs["scale_decoder_outputs"]:
+        return "tied_scaled" if truth(theirs, "tie_word_embeddings", True) else "untied"
+    if truth(theirs, "scale_decoder_outputs", False):
         return "tied_scaled"
     return "untied" if "lm_head.weight" in tensors else "tied"
 
@@ -83,17 +82,18 @@ def write_config(config: ModelConfig) -> dict[str, Any]:
     Raises:
         InputError: an encoder-decoder that no T5 can express.
     """
-    wanted = {"positions": "relative", "attention_scale": "none", "embedding_scale": "none", "biases": ()}
-    wrong = {
-        field: getattr(config, field) for field, value in wanted.items() if getattr(config, field) != value
-    }
+    wanted = {"positions": "relative", "attention_scale": "none", "embedding_scale": "none"}
+    wrong = {field: value for field, value in wanted.items() if getattr(config, field) != value}
+    if config.biases:
+        wrong["biases"] = "none"
     if config.key_value_heads != config.heads:
-        wrong["key_value_heads"] = config.key_value_heads
+        wrong["key_value_heads"] = f"{config.heads} (as heads)"
     kinds = {ours: name for name, ours in reversed(FEED_FORWARDS.items())}
     if (config.feed_forward, config.activation) not in kinds:
-        wrong["feed_forward"] = (config.feed_forward, config.activation)
+        with_it = [activation for kind, activation in kinds if kind == config.feed_forward]
+        wrong["activation"] = f"{' or '.join(with_it)} (in a {config.feed_forward} feed-forward)"
     if wrong:
-        raise InputError(f"model {config.name!r} cannot be written as a T5: {wrong}")
+        raise cannot_be(config, "T5", wrong)
     return {
         "architectures": ["T5ForConditionalGeneration"],
         "model_type": "t5",

@@ -17,7 +17,13 @@ import jax
 import numpy as np
 
 from scaling_jax.errors import InputError
-from scaling_jax.interop.conversion import ONE_AXIS, Converted, check_free, recorded_vocabulary
+from scaling_jax.interop.conversion import (
+    ONE_AXIS,
+    Converted,
+    check_free,
+    recorded_vocabulary,
+    save_tuned,
+)
 from scaling_jax.interop.reading import by_path, differences
 from scaling_jax.interop.t5x_arrays import Arrays, is_checkpoint, open_arrays
 from scaling_jax.models import counts
@@ -56,24 +62,10 @@ def to_tuned(source: Any, out: Any, base: Any, name: str, layout: Layout = ONE_A
     tuned = _read(source, what, trained, program.abstract_tuned())
     if not method.trains_base:
         _check_same(source, base, open_arrays(source, BASE), by_path(frozen))
-    about = {
-        "kind": "tuned",
-        "method": {"name": registered_name(name), **dataclasses.asdict(method)},
-        "base": {
-            "path": str(base),
-            "hash": base_about["hash"],
-            "pretrain_tokens": base_about.get("pretrain_tokens"),
-            "dtype": "float32",
-        },
-        "model": dataclasses.asdict(model),
-        "vocabulary_sha256": base_about.get("vocabulary_sha256"),
-        "start_id": base_about.get("start_id"),
-        "step": step,
-    }
-    checkpoints.save(out, tuned, about | {"hash": bases.tuned_hash(tuned, about)})
+    save_tuned(out, tuned, registered_name(name), method, base, base_about, step)
     given = ", ".join(f"{key} = {value!r}" for key, value in dataclasses.asdict(method).items())
     remark = f"{name} with {given}: of what no shape shows (such as a scale), as T5X's config.gin has it?"
-    found = program.trained_parameters(), about["vocabulary_sha256"]
+    found = program.trained_parameters(), base_about["vocabulary_sha256"]
     return Converted(out, model.name, *found, remark if given else "")
 
 

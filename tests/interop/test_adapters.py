@@ -90,7 +90,10 @@ def test_an_adapter_is_written_as_people_write_it(tmp_path):
 def test_what_has_no_form_there(tmp_path):
     for case, method, says in (
         (LLAMA, BitFit(), "BitFit has no form among PEFT's adapters .* --to hugging_face"),
-        (LLAMA, Full(), "Full has no form among PEFT's adapters"),
+        (LLAMA, BitFit(targets=("query", "down")), "BitFit has no form .* --to hugging_face"),
+        (T5, BitFit(targets=("query", "up")), r"nor has the merged .*: query and up here, none there\)$"),
+        (LLAMA, Full(), "Full has no form among PEFT's adapters .* --to hugging_face"),
+        (T5, Full(), "Full has no form among PEFT's adapters .* --to hugging_face"),
         (T5, Prompt(3, ("decoder",)), "a prompt of the decoder has no form"),
         (T5, Prompt(3, ("encoder", "decoder")), "a prompt of the decoder has no form"),
     ):
@@ -113,7 +116,7 @@ def written(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"peft_type": "LOHA"}, "peft_type 'LOHA'; known are LORA, IA3, PROMPT_TUNING"),
+        ({"peft_type": "LOHA"}, "peft_type 'LOHA': known are LORA, IA3, PROMPT_TUNING"),
         ({"use_dora": True}, "what our methods do not have: {'use_dora': True}"),
         (
             {"rank_pattern": {"q_proj": 8}, "bias": "all"},
@@ -141,7 +144,27 @@ def written(tmp_path):
         ({"r": None}, "adapter_config.json: r = None: a whole number above 0"),
         ({"lora_alpha": "6"}, "lora_alpha = '6': a number"),
         ({"lora_alpha": None}, "lora_alpha = None: a number"),
-        ({"target_modules": "(model"}, "'.model' is no regular expression"),
+        ({"lora_alpha": float("nan")}, "lora_alpha = nan: a number"),
+        ({"lora_alpha": float("inf")}, "lora_alpha = inf: a number"),
+        ({"lora_dropout": None}, "lora_dropout = None: a number"),
+        ({"lora_dropout": 1.5}, "adapter_config.json: lora.dropout = 1.5: a share"),
+        ({"use_rslora": "no"}, "use_rslora = 'no': true or false"),
+        ({"peft_type": ["LORA"]}, r"peft_type \['LORA'\]: known are LORA"),
+        ({"base_model_name_or_path": 5}, "base_model_name_or_path = 5: a text"),
+        *(
+            ({name: value}, f"adapter_config.json: {name} = .*: a text or a list of texts")
+            for name in ("target_modules", "exclude_modules", "feedforward_modules", "layers_pattern")
+            for value in (5, [5], {"a": 1}, True)
+        ),
+        *(
+            ({name: "(model"}, f"adapter_config.json: {name} = '.model' is no regular expression")
+            for name in ("target_modules", "exclude_modules", "feedforward_modules", "layers_pattern")
+        ),
+        ({"layers_pattern": ["layers", "("]}, r"layers_pattern = '\(' is no regular expression"),
+        *(
+            ({"layers_to_transform": value}, "layers_to_transform = .*: a whole number from 0 on, or a list")
+            for value in ("abc", ["1"], [-1], 1.0, True, {})
+        ),
         (
             {"target_modules": ["q_proj", "down_proj"]},
             r"for this base: missing: .*layers\.0\.mlp\.down_proj\.lora_A.weight, .*q_proj\.lora_B",
@@ -213,6 +236,11 @@ PLAIN = {
             "target_modules": ["q_proj", "down_proj"],
             "exclude_modules": ["model.layers.0.self_attn.q_proj", "layers.0.mlp.down_proj"],
         },
+        {
+            "target_modules": ["q_proj", "down_proj"],
+            "layers_to_transform": [1, 2],
+            "layers_pattern": "(h|layers)",
+        },
         {"target_modules": None},
     ],
 )
@@ -266,10 +294,75 @@ def test_an_adapter_on_a_tuned_base(tmp_path, first):
     assert tuple(found.about["model"]["biases"]) == found.program.model.biases
     merged = first.merge(arrays, cases.parameters(LLAMA))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found.base, merged)
+    said = checkpoints.about(tmp_path / "first")
+    assert found.about["base"]["tuned_from"] == {"method": said["method"], "base": said["base"]}
+
+    def refused(says):
+        with pytest.raises(InputError, match=says):
+            conversion.to_adapter(tmp_path / "second", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    says = "second was tuned from .*first, which was tuned itself: write that with --to hugging_face and name"
+    refused(says)
+    written = files.read_json(tmp_path / "second/about.json")
+    older = written | {"base": {key: value for key, value in written["base"].items() if key != "tuned_from"}}
+    files.write_json(tmp_path / "second/about.json", older)  # as earlier versions wrote it
+    refused(says)
+    files.write_json(tmp_path / "second/about.json", written)
+    (tmp_path / "first").rename(tmp_path / "moved")
+    refused(says)
+    if isinstance(first, BitFit):  # its biases are in a LLaMA of theirs, which PEFT leaves as they are
+        conversion.to_hugging_face(tmp_path / "moved", tmp_path / "export")
+    conversion.to_adapter(tmp_path / "second", tmp_path / "out", base="exports/merged")
+    settings = files.read_json(tmp_path / "out/adapter_config.json")
+    assert settings["base_model_name_or_path"] == "exports/merged"
 
 
 def method_name(method):
     return type(method).name if hasattr(type(method), "name") else "prompt"
+
+
+@pytest.mark.parametrize(
+    ("named", "path", "differs"),
+    [
+        ("meta-llama/Llama", None, False),
+        ("./downloads/llama/", None, False),
+        ("C:\\models\\LLAMA", None, False),
+        ("meta-llama/Llama-2-7b-hf", "meta-llama/Llama-2-7b-hf", False),
+        ("meta-llama/Llama-2-7b-hf", None, True),
+        ("meta-llama/Llama-2-7b-hf", "huggyllama/llama-7b", True),
+        (None, None, False),
+        ("", None, False),
+    ],
+)
+def test_the_name_of_the_base_that_an_adapter_was_made_for(tmp_path, written, named, path, differs):
+    """Models of one shape are told apart by nothing else."""
+    folder, settings = written
+    (folder / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": named}))
+    about = {"kind": "pretrained", "model": dataclasses.asdict(cases.CASES[LLAMA]), "vocabulary_sha256": "v"}
+    about |= {"pretrain_tokens": 5, "hash": "h", "hugging_face": {"_name_or_path": path} if path else {}}
+    checkpoints.save(tmp_path / "base", cases.parameters(LLAMA), about)
+    remark = conversion.from_adapter(folder, tmp_path / "out", tmp_path / "base").remark
+    assert bool(remark) == differs
+    if differs:
+        ours = f"'llama' or '{path}'" if path else "'llama'"
+        assert remark.startswith(f"the adapter was made for '{named}' and {tmp_path / 'base'} is {ours}: see")
+
+
+@pytest.mark.parametrize(("value", "says"), [(np.nan, "not finite"), (None, "holds int32")])
+def test_an_adapter_of_no_numbers(written, value, says):
+    folder, _ = written
+    stored = tensor_files.open_file(folder / "adapter_model.safetensors")
+    arrays = {name: tensor.read() for name, tensor in stored.items()}
+    last = sorted(arrays)[-1]
+    arrays[last] = arrays[last].astype(np.int32) if value is None else np.full_like(arrays[last], value)
+    new = [
+        tensor_files.NewTensor(name, array.dtype, array.shape, lambda array=array: array)
+        for name, array in arrays.items()
+    ]
+    tensor_files.write_file(folder / "adapter_model.safetensors", new)
+    with pytest.raises(InputError, match=f"{last} .*{says}|{last} {says}"):
+        read_adapter(folder, cases.CASES[LLAMA])
 
 
 def test_an_adapter_for_another_base(written):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import signal
 
 import jax
 import numpy as np
@@ -163,7 +164,7 @@ def test_bad_input_writes_nothing(room, tmp_path, capsys):
     (broken / "model.safetensors").write_bytes(content)
     settings = files.read_json(broken / "config.json")
     files.write_json(broken / "config.json", settings | {"model_type": "mamba"})
-    refused("model_type 'mamba'; known are llama, t5", broken, tmp_path / "out")
+    refused("model_type 'mamba': known are llama, t5", broken, tmp_path / "out")
     other = {"num_decoder_layers": 1, "num_layers": 4, "d_ff": 48}
     files.write_json(broken / "config.json", settings | other)
     for says in ("missing: encoder.block.3.", "; extra: decoder.block.1.", "; misshapen: decoder.block.0."):
@@ -181,6 +182,51 @@ def test_bad_input_writes_nothing(room, tmp_path, capsys):
     refused(
         "cannot read the vocabulary", room / "t5_gated", tmp_path / "out", "--vocabulary", tmp_path / "no"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "to", "says"),
+    [
+        *(
+            ([flag, value], to, f"{flag} would have no effect with --to {to}: leave it out")
+            for to in ("hugging_face", "adapter")
+            for flag, value in (
+                ("--name", "x"),
+                ("--remat", "none"),
+                ("--activations", "float32"),
+                ("--vocabulary", "x"),
+            )
+        ),
+        (["--dtype", "float32"], "adapter", "--dtype would have no effect with --to adapter"),
+        (["--base", "x"], "checkpoint", "--base would have no effect for a whole model that is read"),
+        (
+            ["--dtype", "float32", "--vocabulary", "x"],
+            "read",
+            "--dtype, --vocabulary would have no effect for an adapter that is read",
+        ),
+    ],
+)
+def test_flags_without_effect(tmp_path, capsys, given, to, says):
+    (tmp_path / "from").mkdir()
+    if to == "read":
+        (tmp_path / "from/adapter_config.json").write_text("{}")
+        to = "checkpoint"
+    assert main(["convert", str(tmp_path / "from"), str(tmp_path / "out"), "--to", to, *given]) == 2
+    assert capsys.readouterr().err.strip().endswith(says.removesuffix(": leave it out") + ": leave it out")
+    assert [path.name for path in tmp_path.iterdir()] == ["from"]
+
+
+def test_what_is_said_of_an_adapter_that_was_read(room, tmp_path, capsys):
+    """Its base's vocabulary is named when that is converted; and which base it names."""
+    name = "llama_grouped_query"
+    model, method = cases.CASES[name], LoRA(rank=2)
+    adapters.write_adapter(tmp_path / "adapter", model, method, tuned_tree(model, method), "their/llama-2")
+    conversion.to_checkpoint(room / name, tmp_path / "base")
+    asked = ["convert", str(tmp_path / "adapter"), str(tmp_path / "out"), "--base", str(tmp_path / "base")]
+    assert main(asked) == 0
+    said = capsys.readouterr().out
+    assert "no tokenizer beside it: to tune it, convert the base again with --vocabulary STORE" in said
+    assert f"made for 'their/llama-2' and {tmp_path / 'base'} is '{name}': see that they are the same" in said
 
 
 class Killed(BaseException):
@@ -207,6 +253,24 @@ def test_stopped_in_the_middle(room, tmp_path, monkeypatch, to):
     assert not (tmp_path / "out").exists() and len(list(tmp_path.glob(".out*"))) == 1
     assert main(asked) == 0
     assert (tmp_path / "out" / ("about.json" if to == "checkpoint" else "config.json")).is_file()
+
+
+@pytest.mark.parametrize("to", ["checkpoint", "hugging_face"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop(room, tmp_path, monkeypatch, capsys, to, number):
+    source = room / ("t5_gated" if to == "checkpoint" else "t5_gated-made")
+    asked = ["convert", str(source), str(tmp_path / "out"), "--to", to]
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(files, "write_json", lambda *_: signal.raise_signal(number))
+    if number == signal.SIGTERM:
+        with pytest.raises(SystemExit) as ended:
+            main(asked)
+        assert ended.value.code == 143
+    else:
+        assert main(asked) == 130
+        error = capsys.readouterr().err
+        assert error == "interrupted; nothing was written, run the same command again\n"
+    assert list(tmp_path.iterdir()) == [] and signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_disk_that_is_full(room, tmp_path, monkeypatch, capsys):

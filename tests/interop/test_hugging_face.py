@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import math
 import struct
+import weakref
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -39,8 +42,17 @@ def copied(folders, tmp_path):
 
 
 def rewrite(folder, header, content):
-    text = json.dumps(header).encode()
+    text = (header if isinstance(header, str) else json.dumps(header)).encode()
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + content)
+
+
+def without(header, content, name):
+    """Takes a tensor out of a header; returns the bytes of the others."""
+    begin, end = header.pop(name)["data_offsets"]
+    for other, entry in header.items():
+        if other != "__metadata__" and entry["data_offsets"][0] >= end:
+            entry["data_offsets"] = [place - (end - begin) for place in entry["data_offsets"]]
+    return content[:begin] + content[end:]
 
 
 @pytest.mark.parametrize("name", cases.CASES)
@@ -74,9 +86,27 @@ def test_many_files_and_their_index(folders, tmp_path):
     assert len(written) > 3 and written[0] == f"model-00001-of-{len(written):05}.safetensors"
     found = reading.read_parameters(hugging_face.open_model(tmp_path / "m"))
     jax.tree.map(np.testing.assert_array_equal, found, params)
-    (tmp_path / "m" / written[1]).unlink()
-    with pytest.raises(InputError, match=f"cannot read .*{written[1]}: No such file"):
-        hugging_face.open_model(tmp_path / "m")
+    index = json.loads((tmp_path / "m" / tensor_files.INDEX).read_text())
+    placed = index["weight_map"]
+    held = [tensor for tensor, file in placed.items() if file == written[1]]
+
+    def refused(says, **changes):
+        (tmp_path / "m" / tensor_files.INDEX).write_text(json.dumps({"weight_map": placed | changes}))
+        with pytest.raises(InputError, match=says):
+            hugging_face.open_model(tmp_path / "m")
+
+    refused("index.json names tensors that no file holds: a, b", a=written[0], b=written[1])
+    refused("index.json names files outside its folder: ../x.safetensors", a="../x.safetensors")
+    absolute = str(tmp_path / "m" / written[0])
+    refused("index.json names files outside its folder: /.*m/model-00001", **{held[0]: absolute})
+    refused("index.json names files that are not there: '', 'sub/x'", a="sub/x", b="")
+    refused("no weight_map", a=5)
+    (tmp_path / "m" / written[1]).rename(tmp_path / "m" / "other")
+    (tmp_path / "m" / written[2]).unlink()
+    refused(f"names files that are not there: '{written[1]}', '{written[2]}'$")
+    (tmp_path / "m" / written[2]).write_bytes((tmp_path / "m" / "other").read_bytes())
+    (tmp_path / "m" / written[1]).write_bytes((tmp_path / "m" / "other").read_bytes())
+    refused(f"{written[2]} and {written[1]} both hold .*{held[0]}")
 
 
 def test_bfloat16_files_and_arrays(tmp_path):
@@ -105,8 +135,7 @@ def test_missing_extra_and_misshapen_tensors_are_all_named(copied):
     folder, header, content = copied("llama_tied")
     header["model.layers.1.self_attn.q_proj.weight"]["shape"] = [24, 32]
     header["model.layers.0.mlp.other.weight"] = header.pop("model.layers.0.mlp.up_proj.weight")
-    del header["model.norm.weight"]
-    rewrite(folder, header, content)
+    rewrite(folder, header, without(header, content, "model.norm.weight"))
     with pytest.raises(InputError) as error:
         hugging_face.open_model(folder)
     for part in (
@@ -135,12 +164,19 @@ def test_other_files_that_cannot_be_used(copied, tmp_path):
         with pytest.raises(InputError, match=says):
             hugging_face.open_model(folder)
 
-    refused("model_type 'mamba'; known are llama, t5", model_type="mamba")
+    refused("model_type 'mamba': known are llama, t5", model_type="mamba")
     refused("feed_forward_proj 'gated-swish': known are gated-gelu", feed_forward_proj="gated-swish")
     refused("missing: decoder.block.3", num_decoder_layers=4)
     llama = {"model_type": "llama", "num_attention_heads": 2, "hidden_size": 8}
     refused("config.json: no num_hidden_layers", **llama)
     llama |= {"num_hidden_layers": 1, "intermediate_size": 8}
+    for content, says in (
+        ('{"a": ' * 200_000, "is nested too deeply"),
+        ('{"a": ' + "9" * 5000, "cannot be read"),
+    ):
+        (folder / "config.json").write_text(content)
+        with pytest.raises(InputError, match=f"config.json: JSON that {says}"):
+            hugging_face.open_model(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(InputError, match="config.json:1:2: not JSON"):
         hugging_face.open_model(folder)
@@ -150,6 +186,13 @@ def test_other_files_that_cannot_be_used(copied, tmp_path):
 
 
 LLAMA = "llama_rotary_scaling"
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
 
 
 @pytest.mark.parametrize(
@@ -178,6 +221,56 @@ LLAMA = "llama_rotary_scaling"
         (LLAMA, {"bos_token_id": 48}, "the first token is 48, an id below 48 is needed"),
         (LLAMA, {"bos_token_id": [1, 2]}, r"the first token is \[1, 2\]"),
         (LLAMA, {"quantization_config": {"quant_method": "gptq"}}, "the tensors are quantised"),
+        *(
+            (LLAMA, {name: value}, f"config.json: {name} = .*: a number above 0")
+            for name in ("rms_norm_eps", "rope_theta")
+            for value in ("1e-6", 0, -1.0, True, [1], float("nan"), float("inf"), 10**400)
+        ),
+        (LLAMA, {"rms_norm_eps": None}, "rms_norm_eps = None: a number above 0"),
+        *(
+            (LLAMA, {name: value}, f"config.json: {name} = .*: true or false")
+            for name in ("attention_bias", "mlp_bias", "tie_word_embeddings")
+            for value in ("false", 0, [])
+        ),
+        *(
+            (LLAMA, {"hidden_act": value}, "config.json: hidden_act .*: known are silu")
+            for value in (["silu"], {}, 5, None)
+        ),
+        *(
+            (LLAMA, {"model_type": value}, "config.json: model_type .*: known are llama, t5")
+            for value in (["llama"], {"a": 1}, 5, None)
+        ),
+        *(
+            (LLAMA, {"rope_scaling": LLAMA3 | {name: value}}, says)
+            for name, value, says in (
+                ("factor", "8", "factor = '8': a number above 0"),
+                ("factor", 0, "factor = 0: a number above 0"),
+                ("factor", -8.0, "factor = -8.0: a number above 0"),
+                ("low_freq_factor", 4.0, "low_freq_factor = 4.0: a number below high_freq_factor"),
+                ("low_freq_factor", 5, "low_freq_factor = 5: a number below high_freq_factor"),
+                ("high_freq_factor", None, "high_freq_factor = None: a number above 0"),
+                ("original_max_position_embeddings", "16", "embeddings = '16': a whole number above 0"),
+                ("rope_theta", "1e4", "rope_theta = '1e4': a number above 0"),
+            )
+        ),
+        *(
+            (LLAMA, {name: value}, f"{name} (= .*: a whole number above 0|is above 2147483647)")
+            for name in ("num_hidden_layers", "hidden_size", "vocab_size", "num_attention_heads")
+            for value in (3.0, True, None, -1, 10**30)
+        ),
+        (LLAMA, {"hidden_size": 3, "head_dim": None}, "head_dim = 0: a whole number above 0"),
+        (
+            LLAMA,
+            {"num_hidden_layers": 1_000_000_000},
+            r"not hold the model that it says: 1000000000 layers .*, 3 tensors model.layers.\{layer\}.self",
+        ),
+        ("t5_gated", {"num_layers": 10**9}, r"1000000000 layers .*, 3 tensors encoder.block.\{layer\}"),
+        *(("t5_gated", {"feed_forward_proj": value}, "feed_forward_proj .*: known are") for value in ([], 5)),
+        *(
+            ("t5_gated", {"layer_norm_epsilon": value}, "layer_norm_epsilon = .*: a number above 0")
+            for value in ("1e-6", None, 0)
+        ),
+        ("t5_gated", {"scale_decoder_outputs": "no"}, "scale_decoder_outputs = 'no': true or false"),
         ("t5_gated", {"is_gated_act": False}, "'gated-gelu' and {'is_gated_act': False} are not the same"),
         (
             "t5_plain",
@@ -244,7 +337,7 @@ def test_which_t5_has_an_output_of_its_own(copied):
 
     assert output(tie_word_embeddings=False) == "untied"
     assert output(tie_word_embeddings=True, scale_decoder_outputs=False) == "untied"
-    del header["lm_head.weight"]
+    content = without(header, content, "lm_head.weight")
     rewrite(folder, header, content)
     with pytest.raises(InputError, match="missing: lm_head.weight$"):
         output(tie_word_embeddings=False)
@@ -264,17 +357,175 @@ def test_tensors_of_whole_numbers(copied):
         hugging_face.open_model(folder)
 
 
+GOOD = {"dtype": "F32", "shape": [24], "data_offsets": [0, 96]}
+
+
 @pytest.mark.parametrize(
-    "entry", [None, {"dtype": "F32"}, {"dtype": "F32", "shape": [2], "data_offsets": ["a", "b"]}, [1, 2]]
+    "entry",
+    [
+        None,
+        [1, 2],
+        {"dtype": "F32"},
+        GOOD | {"data_offsets": ["a", "b"]},
+        GOOD | {"data_offsets": [0]},
+        GOOD | {"data_offsets": [0, 48, 96]},
+        GOOD | {"data_offsets": [0.0, 96.0]},
+        GOOD | {"data_offsets": [-96, 0]},
+        GOOD | {"data_offsets": [False, 96]},
+        GOOD | {"data_offsets": None},
+        GOOD | {"shape": [-4, -6]},
+        GOOD | {"shape": [24.0]},
+        GOOD | {"shape": ["24"]},
+        GOOD | {"shape": 24},
+        GOOD | {"shape": "24"},
+        GOOD | {"dtype": ["F32"]},
+    ],
+    ids=str,
 )
 def test_a_damaged_header(copied, entry):
     folder, header, content = copied("llama_tied")
     rewrite(folder, header | {"model.norm.weight": entry}, content)
-    with pytest.raises(InputError, match="not a safetensors file .its header is damaged"):
+    with pytest.raises(InputError, match="not a safetensors file .its header is damaged: model.norm.weight"):
         hugging_face.open_model(folder)
-    rewrite(folder, [1], content)
-    with pytest.raises(InputError, match="its header is damaged"):
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[1]", "its header is damaged"),
+        ('{"a": ' * 200_000, "its header is not JSON"),
+        ('{"a": ' + "9" * 5000 + "}", "its header is not JSON"),
+        ('{"a": ', "its header is not JSON"),
+        ("{", "not a safetensors file, or an empty one"),
+    ],
+    ids=["list", "deep", "digits", "open", "short"],
+)
+def test_a_header_that_is_none(copied, text, says):
+    folder, _, content = copied("llama_tied")
+    rewrite(folder, text, content)
+    with pytest.raises(InputError, match=says):
         hugging_face.open_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("overlap", r"beta begins on bytes of alpha; tensors lie end to end"),
+        ("same", r"beta begins on bytes of alpha"),
+        ("hole", r"beta begins 4 bytes after empty"),
+        ("hole_first", r"alpha begins 4 bytes after the header"),
+        ("after", r"3 bytes after its last tensor"),
+        ("beyond", r"is truncated: its tensors end at byte"),
+    ],
+)
+def test_tensors_that_do_not_lie_end_to_end(tmp_path, damage, says):
+    """As the format's own library has it, which a parity test holds."""
+    header, content = damaged(damage)
+    rewrite(tmp_path, header, content)
+    with pytest.raises(InputError, match=says):
+        tensor_files.open_file(tmp_path / "model.safetensors")
+
+
+def damaged(damage):
+    """(header, bytes) of a file of two tensors and an empty one, damaged in one way; None is none."""
+    places = {"alpha": [0, 16], "beta": [16, 32], "empty": [16, 16]}
+    content = bytes(range(32))
+    if damage == "overlap":
+        places["beta"], content = [8, 24], content[:24]
+    elif damage == "same":
+        places["beta"], content = [0, 16], content[:16]
+    elif damage == "hole":
+        places["beta"], content = [20, 36], content + bytes(4)
+    elif damage == "hole_first":
+        places, content = {"alpha": [4, 20], "beta": [20, 36]}, content + bytes(4)
+    elif damage == "after":
+        content += bytes(3)
+    elif damage == "beyond":
+        content = content[:-1]
+    shapes = {"alpha": [4], "beta": [2, 2], "empty": [0, 3]}
+    header = {
+        name: {"dtype": "F32", "shape": shapes[name], "data_offsets": place} for name, place in places.items()
+    }
+    return header, content
+
+
+def test_tensors_in_any_order_of_names(tmp_path):
+    header, content = damaged(None)
+    rewrite(tmp_path, dict(reversed(header.items())) | {"__metadata__": {"format": "pt"}}, content)
+    found = tensor_files.open_file(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(found["beta"].read(), np.frombuffer(content[16:], "<f4").reshape(2, 2))
+    assert found["empty"].read().shape == (0, 3)
+    (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:-8])
+    with pytest.raises(InputError, match="is truncated: of beta it has 8 bytes"):
+        found["beta"].read()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -np.nan])
+def test_values_that_are_not_finite(tmp_path, dtype, value):
+    dtype = next(known for known in tensor_files.DTYPES.values() if known.name == dtype)
+    values = np.random.default_rng(0).normal(size=(3, 5)).astype(dtype)
+    for extreme in (0.0, -0.0, jnp.finfo(dtype).max, jnp.finfo(dtype).min, jnp.finfo(dtype).tiny):
+        values[0, 0] = extreme
+        reading.check_values(tmp_path, "a.b", values)
+    reading.check_values(tmp_path, "a.b", values[:0])
+    values[1, 2] = value
+    with pytest.raises(InputError, match=r"a\.b holds values that are not finite"):
+        reading.check_values(tmp_path, "a.b", values)
+
+
+def test_a_model_of_nothing_but_nan(tmp_path):
+    params = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), cases.parameters("llama_tied"))
+    hugging_face.write_model(tmp_path / "m", cases.CASES["llama_tied"], params)
+    with pytest.raises(InputError, match="m: model.embed_tokens.weight holds values that are not finite"):
+        reading.read_parameters(hugging_face.open_model(tmp_path / "m"))
+
+
+class Held:
+    """Bytes of arrays that were given out and are still held, and the most there were at once."""
+
+    def __init__(self):
+        self.now = self.most = 0
+
+    def give(self, shape):
+        values = np.zeros(shape, np.float32)
+        self.now += values.nbytes
+        self.most = max(self.most, self.now)
+        weakref.finalize(values, self.left, values.nbytes)
+        return values
+
+    def left(self, size):
+        self.now -= size
+
+
+@dataclasses.dataclass
+class Counted:
+    """A tensor of zeros that is held account of."""
+
+    shape: tuple
+    held: Held
+
+    def read(self):
+        return self.held.give(self.shape)
+
+
+def test_host_memory_stays_near_the_largest_tensor(tmp_path):
+    """64 layers of more than 1 MB and a table of 8 MB: never more than two tensors are held while read."""
+    config = dataclasses.replace(cases.LLAMA, layers=64, model_dim=256, vocabulary_size=8192, output="tied")
+    config = dataclasses.replace(config, feed_forward_dim=1024, head_dim=64, rotary_base=1e4)
+    held = Held()
+    abstract, tensors = reading.by_path(counts.abstract_parameters(config)), {}
+    entries = hugging_face.family_of(config).entries(config)
+    for entry in entries:
+        shape = abstract[entry.ours].shape
+        for layer in range(shape[0]) if entry.stacked else (None,):
+            tensors[entry.theirs.format(layer=layer)] = Counted(reading.their_shape(entry, shape), held)
+    source = reading.check(reading.Source(tmp_path, config, entries, tensors))
+    largest = max(4 * math.prod(tensor.shape) for tensor in tensors.values())
+    whole = sum(4 * math.prod(tensor.shape) for tensor in tensors.values())
+    assert largest == 1 << 23 and whole > 20 * largest
+    reading.read_parameters(source)
+    assert largest <= held.most <= 2 * largest
 
 
 def test_token_ids_of_where_it_came_from_stay(tmp_path):
@@ -296,13 +547,13 @@ def test_a_pickle_is_not_loaded(copied):
 def test_values_that_should_repeat_and_do_not(copied):
     folder, header, content = copied("t5_tied")
     same = dict(header["shared.weight"])
-    header["encoder.embed_tokens.weight"] = same
-    rewrite(folder, header, content)
+    begin, end = same["data_offsets"]
+    header["encoder.embed_tokens.weight"] = same | {
+        "data_offsets": [len(content), len(content) + end - begin]
+    }
+    rewrite(folder, header, content + content[begin:end])
     reading.read_parameters(hugging_face.open_model(folder))
-    end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
-    size = same["data_offsets"][1] - same["data_offsets"][0]
-    header["encoder.embed_tokens.weight"] = same | {"data_offsets": [end, end + size]}
-    rewrite(folder, header, content + b"\1" * size)
+    rewrite(folder, header, content + b"\1" * (end - begin))
     with pytest.raises(
         InputError, match="encoder.embed_tokens.weight is shared.weight again, but its values"
     ):
@@ -325,10 +576,17 @@ def test_nothing_half_written(tmp_path, monkeypatch):
 
 def test_models_that_neither_family_can_express(tmp_path):
     params = cases.parameters("t5_gated")
-    for changes in ({"key_value_heads": 2}, {"activation": "silu", "feed_forward": "plain"}):
-        with pytest.raises(InputError, match="cannot be written as a T5"):
+    for changes, says in (
+        ({"key_value_heads": 2}, r"key_value_heads: 2 here, 4 \(as heads\) there"),
+        (
+            {"activation": "silu", "feed_forward": "plain"},
+            r"activation: silu here, gelu or relu \(in a plain feed-forward\) there",
+        ),
+        ({"biases": ("query", "up")}, "biases: query and up here, none there"),
+    ):
+        with pytest.raises(InputError, match=rf"model 't5' cannot be written as a T5 \({says}\)$"):
             hugging_face.write_model(tmp_path / "m", dataclasses.replace(cases.T5, **changes), params)
-    with pytest.raises(InputError, match="cannot be written as a LLaMA: .*biases"):
-        changed = dataclasses.replace(cases.LLAMA, biases=("query",))
+    with pytest.raises(InputError, match=r"as a LLaMA \(feed_forward: plain here, gated there\)"):
+        changed = dataclasses.replace(cases.LLAMA, feed_forward="plain")
         hugging_face.write_model(tmp_path / "m", changed, params)
     assert not (tmp_path / "m").exists()

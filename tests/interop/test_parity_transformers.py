@@ -6,13 +6,17 @@ import jax
 import numpy as np
 import pytest
 
+from scaling_jax.errors import InputError
 from scaling_jax.interop import hugging_face, reading, tensor_files
 from scaling_jax.models.positions import distance_buckets
 from scaling_jax.training.mesh import Layout
 from scaling_jax.training.optimizers import Optimizer
 from scaling_jax.training.program import Program
+from scaling_jax.tuning.bitfit import BitFit
 from scaling_jax.tuning.full import Full
 from tests.interop import cases
+from tests.interop.test_adapters import tuned_tree
+from tests.interop.test_hugging_face import damaged, rewrite
 
 torch = pytest.importorskip("torch", reason="the extra `parity` is not installed")
 transformers = pytest.importorskip("transformers", reason="the extra `parity` is not installed")
@@ -128,6 +132,41 @@ def test_tensor_files_are_those_of_the_library(tmp_path):
     back = load_file(tmp_path / "model.safetensors")
     assert back.keys() == arrays.keys()
     jax.tree.map(np.testing.assert_array_equal, back, arrays)
+
+
+@pytest.mark.parametrize("damage", [None, "overlap", "same", "hole", "hole_first", "after", "beyond"])
+def test_the_library_refuses_what_we_refuse(tmp_path, damage):
+    import safetensors
+    from safetensors.numpy import load_file
+
+    rewrite(tmp_path, *damaged(damage))
+    file = tmp_path / "model.safetensors"
+    if damage is None:
+        for name, array in load_file(file).items():
+            np.testing.assert_array_equal(tensor_files.open_file(file)[name].read(), array)
+        return
+    with pytest.raises(safetensors.SafetensorError):
+        load_file(file)
+    with pytest.raises(InputError):
+        tensor_files.open_file(file)
+
+
+@pytest.mark.parametrize("targets", [("query", "value"), ("down",), ("out", "up")])
+@pytest.mark.parametrize("name", ["llama_grouped_query", "own_decoder"])
+def test_biases_of_some_projections_alone(tmp_path, name, targets):
+    """What BitFit merged, where a LLaMA of theirs has biases on all of a block or on none."""
+    method, config = BitFit(targets=targets), cases.CASES[name]
+    merged = method.merged_model(config)
+    assert merged.biases == targets
+    params = jax.jit(method.merge)(tuned_tree(config, method), cases.parameters(name))
+    hugging_face.write_model(tmp_path / "m", merged, params)
+    given = cases.batch(config)
+    theirs = their_logits(load(tmp_path / "m"), given)
+    np.testing.assert_allclose(cases.logits(merged, params, given), theirs, atol=1e-4)
+    assert np.abs(theirs - cases.logits(config, cases.parameters(name), given)).max() > 0.1
+    folder = hugging_face.open_model(tmp_path / "m")
+    ours = cases.logits(folder.model, reading.read_parameters(folder), given)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 def write_golden(folder):

@@ -324,8 +324,8 @@ def test_runs_that_do_not_fit_what_is_named(bases, tmp_path, gin_is_free, capsys
     )
     refused("no tuning method 'lara'; did you mean 'lora'", "--method", "lara", *tuned[2:])
     refused("--method needs --base", *tuned[:2])
-    refused("add --method NAME or --size NAME", at_rank)
-    refused("takes a checkpoint of ours", *tuned, "--to", "adapter")
+    refused("--gin would have no effect for a whole model", at_rank)
+    refused("--method would have no effect with --to adapter", *tuned, "--to", "adapter")
     refused("has a frozen base .*--base, and --method", "--size", "ladder_25k")
     refused("no T5X checkpoint: name a checkpoint_STEP", *tuned, folder="checkpoint_1")
 
