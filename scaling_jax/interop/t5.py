@@ -126,9 +126,9 @@ def entries(config: ModelConfig) -> list[Entry]:
     }
     for stack, attentions in parts.items():
         ours, block = f"{stack}/layers/layer", f"{stack}.block.{{layer}}.layer"
-        for number, (part, name) in enumerate(attentions.items()):
-            found += projections(f"{ours}/{part}", f"{block}.{number}.{name}", ATTENTION, ())
-            found.append(Entry(f"{ours}/{part}_norm/scale", f"{block}.{number}.layer_norm.weight"))
+        for place, (part, name) in enumerate(attentions.items()):
+            found += projections(f"{ours}/{part}", f"{block}.{place}.{name}", ATTENTION, ())
+            found.append(Entry(f"{ours}/{part}_norm/scale", f"{block}.{place}.layer_norm.weight"))
         last, names = f"{block}.{len(attentions)}", FEED_FORWARD[config.feed_forward]
         found += projections(f"{ours}/feed_forward", f"{last}.DenseReluDense", names, ())
         found += [
