@@ -59,7 +59,10 @@ def test_a_recipe_by_the_name_of_its_scope(stores, tmp_path):
 @pytest.mark.parametrize(
     ("bindings", "says"),
     [
-        (["TOKENS=128000"], "PretrainRun.tokens = 128000: a tuple of token counts such as (128000,)"),
+        (
+            ["TOKENS=128000"],
+            "PretrainRun.tokens = %TOKENS = 128000: a list (a whole number) is needed, such as (128000,)",
+        ),
         (["TOKENS=(64,)", "OBJECTIVE=@ul2()"], "@ul2() needs 6 extra ids"),
         (["TOKENS=(64,)", "MODEL=t5_ladder_65k"], "@causal_lm() leaves an encoder nothing to read"),
         (["TOKENS=(64000,)"], "pretraining asks for 64,000 tokens"),

@@ -309,7 +309,8 @@ def test_a_store_with_more_tokens_than_the_model(room, tmp_path):
 def test_a_model_of_ours_ends_where_its_vocabulary_says(room, tmp_path, capsys):
     """And where nothing is known, which a user is told."""
     name = "own_decoder"
-    about = {"kind": "pretrained", "model": dataclasses.asdict(cases.CASES[name]), "vocabulary_sha256": "v"}
+    about = {"kind": "pretrained", "model": dataclasses.asdict(cases.CASES[name]), "hash": "of the arrays"}
+    about |= {"vocabulary_sha256": "v"}
     checkpoints.save(tmp_path / "base", cases.parameters(name), about | {"token_ids": {"pad": 3, "end": 4}})
     assert main(["convert", str(tmp_path / "base"), str(tmp_path / "out"), "--to", "hugging_face"]) == 0
     settings = files.read_json(tmp_path / "out/config.json")
