@@ -60,7 +60,7 @@ def test_isik2024_has_the_mixtures_and_sizes_of_the_paper(tmp_path):
 
 def test_the_small_study_of_mixtures(tmp_path):
     text = plan(tmp_path, "isik_small")
-    assert "86 finetuning runs" in text and "en30_de70" in text
+    assert "46 finetuning runs" in text and "en30_de70" in text
     assert "vocabulary: 2,064 pieces, as bound" in text
     assert "core-minutes" in text
 
