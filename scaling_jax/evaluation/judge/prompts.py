@@ -7,7 +7,9 @@ A file of prompts is JSON:
      "without_reference": "{criterion} ... {question} ... {answer} ...",
      "classes": {"math": {"reference": true, "criterion": "..."}, ...}}
 
-Classes with a reference are judged against it, the others on their own (Sun et al. 2023).
+Classes with a reference are judged against it, the others on their own (Sun et al. 2023). BELLE's own
+eval/eval_prompt.json (JSON lines with "class" and "prompt") is taken as it is, in the frame of its
+scoring page.
 """
 
 import dataclasses
@@ -26,6 +28,13 @@ _FRAMES = {
     "with_reference": {"criterion", "question", "reference", "answer"},
     "without_reference": {"criterion", "question", "answer"},
 }
+# BELLE's: what its scoring page puts around an instruction, and the classes that it shows no reference of.
+_BELLE_END = "模型回答：'{answer}'。请针对模型回答给出得分，顺便给出理由："
+_BELLE_FRAMES = {
+    "with_reference": "{criterion} {question} 标准回答:{reference} " + _BELLE_END,
+    "without_reference": "{criterion} {question} " + _BELLE_END,
+}
+_BELLE_WITHOUT_REFERENCE = ("generation", "brainstorming", "rewrite")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +86,7 @@ def class_name(text: str) -> str:
 
 
 def load(name: str) -> Prompts:
-    """Opens the package's "zh" or "en", or a file of one's own.
+    """Opens the package's "zh" or "en", a file of one's own, or BELLE's.
 
     Raises:
         InputError: no such file, or one of another form.
@@ -86,7 +95,7 @@ def load(name: str) -> Prompts:
     path = own if re.fullmatch(r"[a-z]+", name) and own.exists() else Path(name)
     if not path.is_file():
         raise InputError(f"JudgeSettings.prompts = {name!r}: 'zh', 'en' or the path of a file; no file there")
-    content = files.read_json(path)
+    content = _of_belle(path) or files.read_json(path)
     frames = {frame: _frame(path, content, frame, fields) for frame, fields in _FRAMES.items()}
     classes = content.get("classes")
     if not isinstance(classes, dict) or not classes:
@@ -98,6 +107,23 @@ def load(name: str) -> Prompts:
         frames=frames,
         classes={class_name(key): _class(path, key, entry) for key, entry in classes.items()},
     )
+
+
+def _of_belle(path: Path) -> dict | None:
+    """A file of BELLE's form in ours, or None where it is of another form."""
+    classes = {}
+    try:
+        for line in filter(str.strip, path.read_text("utf-8-sig").splitlines()):
+            entry = json.loads(line)
+            if not isinstance(entry, dict) or not all(
+                type(entry.get(key)) is str for key in ("class", "prompt")
+            ):
+                return None
+            reference = class_name(entry["class"]) not in _BELLE_WITHOUT_REFERENCE
+            classes[entry["class"]] = {"reference": reference, "criterion": entry["prompt"]}
+    except ValueError:  # not UTF-8, not JSON: told by who reads our form
+        return None
+    return {**_BELLE_FRAMES, "classes": classes} if classes else None
 
 
 def _frame(path: Path, content: object, frame: str, fields: set[str]) -> str:

@@ -52,6 +52,24 @@ def test_a_file_of_ones_own(tmp_path):
     assert loaded.identity != prompts.load(_file(tmp_path, language="de")).identity
 
 
+def test_prompts_of_belle_as_they_are_published(tmp_path):
+    path = tmp_path / "eval_prompt.json"
+    lines = [{"class": "open QA", "prompt": "比较。"}, {"class": "rewrite", "prompt": "改写。"}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    loaded = prompts.load(str(path))
+    assert {name: entry.reference for name, entry in loaded.classes.items()} == {
+        "open_qa": True,
+        "rewrite": False,
+    }
+    end = "。请针对模型回答给出得分，顺便给出理由："
+    assert loaded.render("open_qa", "问", "答", "话") == f"比较。 问 标准回答:答 模型回答：'话'{end}"
+    assert loaded.render("rewrite", "问", "答", "话") == f"改写。 问 模型回答：'话'{end}"
+    lines[1].pop("prompt")
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    with pytest.raises(InputError, match="eval_prompt.json:2:1: not JSON"):
+        prompts.load(str(path))
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
