@@ -87,8 +87,8 @@ def _run(arguments) -> int:
     fields = Decoding.__dataclass_fields__
     decoding = Decoding(**{name: getattr(arguments, name) for name in fields})
     shots = Shots(arguments.shots, arguments.shots_seed, arguments.separator)
-    if arguments.out and processes.is_first():
-        _check_out(arguments.out, arguments.input)
+    if arguments.out:
+        processes.on_first(lambda: _check_out(arguments.out, arguments.input))
     lines, total = _lines(arguments.input, inference.read_lines)
     opened = inference.open_checkpoint(
         Path(arguments.checkpoint),
