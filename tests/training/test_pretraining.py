@@ -214,14 +214,17 @@ def test_a_mixture_resumes_to_the_same_bits(stores, tmp_path):
         ("{'en': 0.5, 'fr': 0.5}", "PretrainSettings.mixture: no store 'fr'"),
         ("{'en': 0.5, 'de': 0.6}", "add up to 1.1, not to 1"),
         ("{'en': 1.2, 'de': -0.2}", r"PretrainSettings.mixture.'en'. = 1.2: a share above 0"),
-        ("{'en': '0.5', 'de': 0.5}", "'0.5': a share above 0"),
-        ("['en', 'de']", "PretrainSettings.mixture = .*a share for each store, such as"),
+        (
+            "{'en': '0.5', 'de': 0.5}",
+            r"PretrainSettings.mixture = .*a mapping \(a text: a number\) is needed",
+        ),
+        ("['en', 'de']", r"PretrainSettings.mixture = .*a mapping \(a text: a number\) is needed"),
         ("{'en': 0.5, 'pairs': 0.5}", "holds examples for finetuning, pretraining needs a store of windows"),
     ],
 )
 def test_mixtures_that_cannot_be(stores, tmp_path, mixture, says):
-    configure(f"PretrainSettings.mixture={mixture}")
     with pytest.raises(InputError, match=says):
+        configure(f"PretrainSettings.mixture={mixture}")
         pretrain("tiny", stores, (TOKENS,), 0, tmp_path / "a")
     assert not (tmp_path / "a").exists()
 

@@ -291,7 +291,7 @@ def test_checkpoints_of_something_else(room, tmp_path):
     wide_like = checkpoints.like(jax.eval_shape(program.initial_parameters, 0), program.shardings["params"])
     with pytest.raises(InputError, match=r"misshapen: embedding/table \(48, 16\) for \(64, 16\)"):
         checkpoints.restore(base, wide_like)
-    checkpoints.save(tmp_path / "copy", params, {"kind": "pretrained"})
+    checkpoints.save(tmp_path / "copy", params, {"kind": "copy"})
     largest = max(
         (tmp_path / "copy/arrays").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0
     )
