@@ -177,7 +177,7 @@ def from_adapter(source: Path, out: Path, base: Path, layout: Layout = ONE_AXIS)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, program.abstract_tuned())
     tuned = jax.device_put(found.tuned, shardings)
     save_tuned(out, tuned, found.name, found.method, base, base_about, step=0)
-    vocabulary, remark = base_about["vocabulary_sha256"], _other_base(found.base, base, base_about)
+    vocabulary, remark = base_about.get("vocabulary_sha256"), _other_base(found.base, base, base_about)
     return Converted(out, model.name, program.trained_parameters(), vocabulary, remark)
 
 
@@ -212,7 +212,7 @@ def save_tuned(
             **_tuned_from(base_about),
         },
         "model": base_about["model"],
-        "vocabulary_sha256": base_about["vocabulary_sha256"],
+        "vocabulary_sha256": base_about.get("vocabulary_sha256"),
         "start_id": base_about.get("start_id"),
         "step": step,
     }

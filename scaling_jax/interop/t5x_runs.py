@@ -65,7 +65,7 @@ def to_tuned(source: Any, out: Any, base: Any, name: str, layout: Layout = ONE_A
     save_tuned(out, tuned, registered_name(name), method, base, base_about, step)
     given = ", ".join(f"{key} = {value!r}" for key, value in dataclasses.asdict(method).items())
     remark = f"{name} with {given}: of what no shape shows (such as a scale), as T5X's config.gin has it?"
-    found = program.trained_parameters(), base_about["vocabulary_sha256"]
+    found = program.trained_parameters(), base_about.get("vocabulary_sha256")
     return Converted(out, model.name, *found, remark if given else "")
 
 
