@@ -3,11 +3,9 @@
 import dataclasses
 import json
 import math
-import struct
 import weakref
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,34 +14,7 @@ from scaling_jax.interop import hugging_face, reading, tensor_files
 from scaling_jax.models import counts
 from scaling_jax.training.mesh import Layout
 from tests.interop import cases
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Every case as a Hugging Face folder."""
-    room = tmp_path_factory.mktemp("folders")
-    for name, config in cases.CASES.items():
-        hugging_face.write_model(room / name, config, cases.parameters(name))
-    return room
-
-
-@pytest.fixture
-def copied(folders, tmp_path):
-    """A copy of one that a test may damage, as (folder, header of its tensors, their bytes)."""
-
-    def copy(name):
-        for file in (folders / name).iterdir():
-            (tmp_path / file.name).write_bytes(file.read_bytes())
-        content = (tmp_path / "model.safetensors").read_bytes()
-        length = struct.unpack("<Q", content[:8])[0]
-        return tmp_path, json.loads(content[8 : 8 + length]), content[8 + length :]
-
-    return copy
-
-
-def rewrite(folder, header, content):
-    text = (header if isinstance(header, str) else json.dumps(header)).encode()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + content)
+from tests.interop.damage import rewrite
 
 
 def without(header, content, name):
@@ -355,123 +326,6 @@ def test_tensors_of_whole_numbers(copied):
     rewrite(folder, header, content)
     with pytest.raises(InputError, match="model.norm.weight is F8_E4M3; known: F64, F32"):
         hugging_face.open_model(folder)
-
-
-GOOD = {"dtype": "F32", "shape": [24], "data_offsets": [0, 96]}
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [
-        None,
-        [1, 2],
-        {"dtype": "F32"},
-        GOOD | {"data_offsets": ["a", "b"]},
-        GOOD | {"data_offsets": [0]},
-        GOOD | {"data_offsets": [0, 48, 96]},
-        GOOD | {"data_offsets": [0.0, 96.0]},
-        GOOD | {"data_offsets": [-96, 0]},
-        GOOD | {"data_offsets": [False, 96]},
-        GOOD | {"data_offsets": None},
-        GOOD | {"shape": [-4, -6]},
-        GOOD | {"shape": [24.0]},
-        GOOD | {"shape": ["24"]},
-        GOOD | {"shape": 24},
-        GOOD | {"shape": "24"},
-        GOOD | {"dtype": ["F32"]},
-    ],
-    ids=str,
-)
-def test_a_damaged_header(copied, entry):
-    folder, header, content = copied("llama_tied")
-    rewrite(folder, header | {"model.norm.weight": entry}, content)
-    with pytest.raises(InputError, match="not a safetensors file .its header is damaged: model.norm.weight"):
-        hugging_face.open_model(folder)
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("[1]", "its header is damaged"),
-        ('{"a": ' * 200_000, "its header is not JSON"),
-        ('{"a": ' + "9" * 5000 + "}", "its header is not JSON"),
-        ('{"a": ', "its header is not JSON"),
-        ("{", "not a safetensors file, or an empty one"),
-    ],
-    ids=["list", "deep", "digits", "open", "short"],
-)
-def test_a_header_that_is_none(copied, text, says):
-    folder, _, content = copied("llama_tied")
-    rewrite(folder, text, content)
-    with pytest.raises(InputError, match=says):
-        hugging_face.open_model(folder)
-
-
-@pytest.mark.parametrize(
-    ("damage", "says"),
-    [
-        ("overlap", r"beta begins on bytes of alpha; tensors lie end to end"),
-        ("same", r"beta begins on bytes of alpha"),
-        ("hole", r"beta begins 4 bytes after empty"),
-        ("hole_first", r"alpha begins 4 bytes after the header"),
-        ("after", r"3 bytes after its last tensor"),
-        ("beyond", r"is truncated: its tensors end at byte"),
-    ],
-)
-def test_tensors_that_do_not_lie_end_to_end(tmp_path, damage, says):
-    """As the format's own library has it, which a parity test holds."""
-    header, content = damaged(damage)
-    rewrite(tmp_path, header, content)
-    with pytest.raises(InputError, match=says):
-        tensor_files.open_file(tmp_path / "model.safetensors")
-
-
-def damaged(damage):
-    """(header, bytes) of a file of two tensors and an empty one, damaged in one way; None is none."""
-    places = {"alpha": [0, 16], "beta": [16, 32], "empty": [16, 16]}
-    content = bytes(range(32))
-    if damage == "overlap":
-        places["beta"], content = [8, 24], content[:24]
-    elif damage == "same":
-        places["beta"], content = [0, 16], content[:16]
-    elif damage == "hole":
-        places["beta"], content = [20, 36], content + bytes(4)
-    elif damage == "hole_first":
-        places, content = {"alpha": [4, 20], "beta": [20, 36]}, content + bytes(4)
-    elif damage == "after":
-        content += bytes(3)
-    elif damage == "beyond":
-        content = content[:-1]
-    shapes = {"alpha": [4], "beta": [2, 2], "empty": [0, 3]}
-    header = {
-        name: {"dtype": "F32", "shape": shapes[name], "data_offsets": place} for name, place in places.items()
-    }
-    return header, content
-
-
-def test_tensors_in_any_order_of_names(tmp_path):
-    header, content = damaged(None)
-    rewrite(tmp_path, dict(reversed(header.items())) | {"__metadata__": {"format": "pt"}}, content)
-    found = tensor_files.open_file(tmp_path / "model.safetensors")
-    np.testing.assert_array_equal(found["beta"].read(), np.frombuffer(content[16:], "<f4").reshape(2, 2))
-    assert found["empty"].read().shape == (0, 3)
-    (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:-8])
-    with pytest.raises(InputError, match="is truncated: of beta it has 8 bytes"):
-        found["beta"].read()
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -np.nan])
-def test_values_that_are_not_finite(tmp_path, dtype, value):
-    dtype = next(known for known in tensor_files.DTYPES.values() if known.name == dtype)
-    values = np.random.default_rng(0).normal(size=(3, 5)).astype(dtype)
-    for extreme in (0.0, -0.0, jnp.finfo(dtype).max, jnp.finfo(dtype).min, jnp.finfo(dtype).tiny):
-        values[0, 0] = extreme
-        reading.check_values(tmp_path, "a.b", values)
-    reading.check_values(tmp_path, "a.b", values[:0])
-    values[1, 2] = value
-    with pytest.raises(InputError, match=r"a\.b holds values that are not finite"):
-        reading.check_values(tmp_path, "a.b", values)
 
 
 def test_a_model_of_nothing_but_nan(tmp_path):

@@ -15,8 +15,8 @@ from scaling_jax.training.program import Program
 from scaling_jax.tuning.bitfit import BitFit
 from scaling_jax.tuning.full import Full
 from tests.interop import cases
+from tests.interop.damage import damaged, rewrite
 from tests.interop.test_adapters import tuned_tree
-from tests.interop.test_hugging_face import damaged, rewrite
 
 torch = pytest.importorskip("torch", reason="the extra `parity` is not installed")
 transformers = pytest.importorskip("transformers", reason="the extra `parity` is not installed")
