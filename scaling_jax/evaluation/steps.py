@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from scaling_jax.models import cache as caches
 from scaling_jax.models.cache import KeysValues
-from scaling_jax.models.cached import CachedModel, cached_model_of, separated
+from scaling_jax.models.cached import CachedModel, cached_model_of, for_steps, separated
 from scaling_jax.training import mesh as meshes
 from scaling_jax.training.program import Program
 
@@ -51,11 +51,13 @@ class Steps:
     Attributes:
         model: the module.
         variables: its collections, layers side by side.
+        step_variables: the same as a step best reads them; made here, once, not in every step of a loop.
         prompt: arguments of the module's `begin`.
     """
 
     model: CachedModel
     variables: Any
+    step_variables: Any
     prompt: Mapping[str, jax.Array]
 
     def begin(self) -> tuple[jax.Array, caches.Cache]:
@@ -70,7 +72,7 @@ class Steps:
         self, tokens: jax.Array, column: jax.Array, cache: caches.Cache, new: tuple[KeysValues, ...]
     ) -> tuple[jax.Array, tuple[KeysValues, ...]]:
         """Scores of the next token, float32 [rows, vocabulary], after the `column`-th new token [rows]."""
-        return self.model.apply(self.variables, tokens, column, cache, new, method="step")
+        return self.model.apply(self.step_variables, tokens, column, cache, new, method="step")
 
 
 @contextlib.contextmanager
@@ -78,4 +80,5 @@ def steps_of(program: Program, tuned: Any, base: Any, prompt: Mapping[str, jax.A
     """The model of a program, traced on its mesh."""
     model = cached_model_of(program.model, program.method)
     with meshes.constrained(program.mesh, program.layout.rules):
-        yield Steps(model, separated(program.model, program.method.variables(tuned, base)), prompt)
+        variables = separated(program.model, program.method.variables(tuned, base))
+        yield Steps(model, variables, for_steps(program.model, variables), prompt)

@@ -38,8 +38,7 @@ class Cache(NamedTuple):
         memory: per layer, of the encoder's output; empty in a decoder alone.
         lengths: int32 [examples], positions read at the beginning, a method's prefix among them.
         memory_bias: float32 [examples, 1, 1, memory length], what a padded column adds to a score.
-        table: output table [model_dim, vocabulary], turned once, because a step's product would otherwise
-            turn it while it reads it.
+        table: output table [vocabulary, model_dim].
     """
 
     prompt: tuple[KeysValues, ...]

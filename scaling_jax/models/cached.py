@@ -10,16 +10,17 @@ layer's matrices and keys out of the stack, and back, in every step.
 from typing import Any, ClassVar
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
-from scaling_jax.models import loss
+from scaling_jax.models import loss, placement
 from scaling_jax.models.cache import UNREAD, Cache, KeysValues, Place, key_value_axis, read_parts
 from scaling_jax.models.config import ModelConfig
 from scaling_jax.models.decoder import output
 from scaling_jax.models.encoder_decoder import HookedStack, extended_mask
 from scaling_jax.models.hooks import Hook
-from scaling_jax.models.layers import Attention, RMSNorm
+from scaling_jax.models.layers import TURNED, Attention, RMSNorm, few_rows_product
 from scaling_jax.models.positions import RelativeBias
 from scaling_jax.models.stack import Context, Layer, OutputTable, TokenEmbedding
 
@@ -148,7 +149,7 @@ class CachedStack(nn.Module):
         bias = None
         if context.memory_mask is not None:
             bias = jnp.where(context.memory_mask, 0.0, UNREAD)[:, None, None, :]
-        return loss.logits(last, table), Cache(tuple(prompt), tuple(memory), lengths, bias, table.T)
+        return loss.logits(last, table), Cache(tuple(prompt), tuple(memory), lengths, bias, table)
 
     def step(
         self, embeddings: jax.Array, column: jax.Array, cache: Cache, new: tuple[KeysValues, ...]
@@ -163,7 +164,7 @@ class CachedStack(nn.Module):
             hidden, own = at.layer.step(hidden, layer, cache, new[layer], place)
             written.append(own)
         hidden, table = output(self.config, self.final_norm(hidden), cache.table)
-        return jnp.dot(hidden, table, preferred_element_type=jnp.float32), tuple(written)
+        return few_rows_product(hidden, table, jnp.float32), tuple(written)
 
     def _place(self, column: jax.Array, rows: int, cache: Cache, columns: int) -> Place:
         of_prompt = jnp.arange(cache.prompt[0].keys.shape[2])
@@ -291,3 +292,20 @@ def _separated(config: ModelConfig, tree: Any) -> Any:
         for layer in range(config.layers)
     }
     return tree | {"layers": layers}
+
+
+def for_steps(config: ModelConfig, variables: Any) -> Any:
+    """`separated` variables as a step best reads them: on a processor there is a collection more, with the
+    matrices of the decoder's layers as `few_rows_product` wants them."""
+    if placement.platform() != "cpu":
+        return variables
+    if not config.encoder_layers:
+        return {**variables, TURNED: _turned(variables["params"])}
+    return {**variables, TURNED: {"decoder": _turned(variables["params"]["decoder"])}}
+
+
+def _turned(tree: Any) -> Any:
+    """The matrices [in, out] of separated layers as [out, in]."""
+    flat = flax.traverse_util.flatten_dict(tree["layers"])
+    kernels = {("layers", *path): leaf.T for path, leaf in flat.items() if path[-1] == "kernel"}
+    return flax.traverse_util.unflatten_dict(kernels)
