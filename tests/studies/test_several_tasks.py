@@ -144,7 +144,7 @@ def test_the_benchmark_compares_five_methods_and_six_ablations_on_two_tasks(task
     assert all(job.needs for job in jobs if job.kind != "pretraining")
     # The base and the rates that were tried: prompts learn at rates further apart than the others.
     finetuning = [job for job in jobs if job.kind == "finetuning"]
-    assert {(job.details["point"].method == "prompt", len(job.needs)) for job in finetuning} == {
+    assert {(job.details["point"]["method"] == "prompt", len(job.needs)) for job in finetuning} == {
         (False, 4),
         (True, 5),
     }
