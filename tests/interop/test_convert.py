@@ -255,6 +255,15 @@ def test_stopped_in_the_middle(room, tmp_path, monkeypatch, to):
     assert (tmp_path / "out" / ("about.json" if to == "checkpoint" else "config.json")).is_file()
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT as in a terminal, also where the tests run in the background, which makes a shell ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("to", ["checkpoint", "hugging_face"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_told_to_stop(room, tmp_path, monkeypatch, capsys, to, number):
