@@ -9,8 +9,9 @@ import pytest
 
 from scaling_jax.data.store import VocabularyFile
 from scaling_jax.errors import InputError
-from scaling_jax.evaluation import one_by_one
+from scaling_jax.evaluation import one_by_one, steps
 from scaling_jax.evaluation.decoding import Decoding, generate, prompt_length
+from scaling_jax.models import cached
 from scaling_jax.training import program as programs
 from scaling_jax.training.mesh import Layout
 from scaling_jax.tuning.bitfit import BitFit
@@ -88,6 +89,29 @@ def test_beam_is_uncached(architecture, method):
     eos = some_end(scores)
     wanted = [uncached.beam(scores, prompt, NEW, eos, BEAMS, ALPHA) for prompt in PROMPTS]
     check(run(opened, eos, strategy="beam", beams=BEAMS, length_penalty=ALPHA), wanted)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_step_on_a_processor_reads_turned_matrices_only(architecture, monkeypatch):
+    """Every other matrix of the layers is NaN here. A step that read them would be right, but slower."""
+    asked = []
+
+    def without_the_others(config, variables):
+        asked.append(config)
+
+        def spoilt(path, leaf):
+            names = [part.key for part in path]
+            of_layers = names[-1] == "kernel" and any(name.startswith("at_") for name in names)
+            return jnp.full_like(leaf, jnp.nan) if of_layers else leaf
+
+        params = jax.tree_util.tree_map_with_path(spoilt, variables["params"])
+        return {**cached.for_steps(config, variables), "params": params}
+
+    monkeypatch.setattr(steps, "for_steps", without_the_others)
+    opened = uncached.opened(ARCHITECTURES[architecture], Full())
+    scores = uncached.Scores(*opened)
+    check(run(opened, -1, max_new_tokens=4), [uncached.greedy(scores, prompt, 4, -1) for prompt in PROMPTS])
+    assert asked == [ARCHITECTURES[architecture]]
 
 
 OTHERS = {
